@@ -1,0 +1,1 @@
+"""The one place that builds the whole: supervisor and workers from settings."""

@@ -1,0 +1,1 @@
+"""What happened, provably: records, the Merkle tree, signed checkpoints and their verification."""

@@ -1,0 +1,26 @@
+"""Named caps: sizes in bytes, counts, depths and seconds, each with the reason for its value."""
+
+from __future__ import annotations
+
+HEAD_BYTES = 32_768  # a bearer token of 16 KiB and ordinary headers fit
+HEADER_FIELDS = 100  # what common servers accept
+TARGET_BYTES = 4_096  # longer request targets are 414
+HEAD_SECONDS = 10.0  # a head that takes longer is a slow attack
+BODY_SECONDS = 30.0  # from the end of the head to the end of the body
+IDLE_SECONDS = 75.0  # keep-alive connections without a request are closed
+NESTING_DEPTH = 128  # JSON deeper than this is refused
+INTEGER_DIGITS = 20  # longer integers are refused: no reader agrees on them
+KEYS_COUNT = 20_000  # members in one object
+REPLY_BYTES = 33_554_432  # one JSON answer of an upstream
+EVENT_BYTES = 8_388_608  # one event of an upstream's stream
+LINE_BYTES = 8_388_608  # one line of a stdio server
+BANNER_LINES = 200  # lines that are not JSON-RPC before a stdio server is given up
+SESSIONS_PER_PRINCIPAL = 100
+SESSIONS_TOTAL = 10_000
+SESSION_IDLE_SECONDS = 1_800.0
+SESSION_ABSOLUTE_SECONDS = 86_400.0
+STREAM_BUFFER_BYTES = 1_048_576  # per client stream, before back-pressure pauses the upstream
+REPLAY_EVENTS = 512  # kept for a legacy session's resume
+REPLAY_BYTES = 1_048_576
+UPSTREAM_SECONDS = 300.0  # hard maximum of one call, progress or not
+SNAPSHOT_SECONDS = 2.0  # a worker this far behind the supervisor refuses

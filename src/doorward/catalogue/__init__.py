@@ -1,0 +1,1 @@
+"""What servers and tools exist, and what is known of each."""

@@ -1,0 +1,185 @@
+"""What a control is, what it may see and what it may answer.
+
+A control is one small class in one file. It overrides only the hooks that it needs; ``None`` means no objection.
+Refusing is returned, never raised: a hook that raises is a bug, and the pipeline refuses the call.
+Hooks are plain functions; one that truly has to wait returns an awaitable of its verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from doorward.identity.principal import Principal
+from doorward.protocol.message import Era, Message
+
+Mode = Literal["enforce", "report", "off"]
+
+
+class Note(msgspec.Struct, frozen=True):
+    """Nothing is stopped; the reason goes on record."""
+
+    reason: str
+
+
+class Rewrite(msgspec.Struct, frozen=True):
+    """Go on with another message value; shape, policy and argument controls see it again."""
+
+    reason: str
+    value: dict[str, Any]
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Wait for a person: consent, step-up or approval."""
+
+    reason: str
+    tell: str
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Stop here. ``reason`` goes to the record; ``tell`` and ``help`` go to the client and hold no peer text."""
+
+    reason: str
+    tell: str
+    code: int = -31001  # JSON-RPC error code; see protocol/codes.py
+    status: int = 200  # HTTP status
+    help: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    extra: dict[str, Any] | None = None  # further members of error.data that the specification wants
+
+
+Verdict = Note | Rewrite | Hold | Refuse | None
+Answer = Verdict | Awaitable[Verdict]
+
+
+class Head:
+    """The head of one HTTP request, after strict parsing. Made once per distinct head and shared by equal requests.
+
+    ``fields`` maps lower-case names to values; a name that came more than once is in ``repeated`` and its values
+    are joined with ", " (so nothing may be decided on it without looking there).
+    """
+
+    __slots__ = (
+        "accepts_json",
+        "accepts_stream",
+        "chunked",
+        "content_length",
+        "expects_continue",
+        "expires_at",
+        "fields",
+        "generation",
+        "keep_alive",
+        "path",
+        "principal",
+        "query",
+        "refusal",
+        "repeated",
+        "resource",
+        "server",
+        "verb",
+    )
+
+    def __init__(self, *, verb: str, path: str, query: str, fields: dict[str, str], repeated: frozenset[str]) -> None:
+        self.verb = verb
+        self.path = path  # as sent, without query; percent signs untouched
+        self.query = query
+        self.fields = fields
+        self.repeated = repeated
+        self.keep_alive = True
+        self.content_length: int | None = None  # None: no body announced, or chunked
+        self.chunked = False
+        self.expects_continue = False
+        self.server: str | None = None  # protected server's name; "" is the federated endpoint; None is no MCP path
+        self.resource = ""  # the OAuth resource of this endpoint, from configuration only
+        self.principal: Principal | None = None  # set by check-token
+        self.accepts_json = False
+        self.accepts_stream = False
+        # Kept by the front on behalf of all requests with these bytes:
+        self.generation = -1  # the snapshot under which the verdict below was given; -1 is none yet
+        self.refusal: Any = None
+        self.expires_at = 0.0  # Unix seconds after which the verdict must be given anew; 0 is never
+
+
+class Call:
+    """One message from a client on its way to a server: what controls see."""
+
+    __slots__ = (
+        "address",
+        "capabilities",
+        "era",
+        "event",
+        "head",
+        "item",
+        "message",
+        "notes",
+        "principal",
+        "read_only",
+        "schema",
+        "server",
+        "session",
+        "version",
+    )
+
+    def __init__(
+        self, *, head: Head, principal: Principal, server: str, era: Era, message: Message, event: str
+    ) -> None:
+        self.head = head
+        self.principal = principal
+        self.server = server  # after federation: always a protected server's name, or "" for a fan-out
+        self.era = era
+        self.message = message
+        self.event = event  # the 26-character id of the record
+        self.address = ""  # peer address without port
+        self.item = ""  # tool or prompt name, resource URI, or ""
+        self.session = ""  # the gateway's session id (legacy era) or ""
+        self.version = ""  # MCP revision in force
+        self.capabilities: dict[str, Any] = {}  # what this client declared (initialize, or _meta of the request)
+        self.schema: dict[str, Any] | None = None  # the tool's inputSchema as last listed for this server
+        self.read_only = False  # by the readOnlyHint last listed
+        self.notes: list[str] = []
+
+
+Facts = dict[str, Any]  # what earlier controls of the same exchange leave for later ones
+
+
+class Control:
+    """Base of every control."""
+
+    slug: ClassVar[str]  # the file name with hyphens
+    covers: ClassVar[tuple[str, ...]] = ()  # catalogue ids that this control fulfils
+    partly: ClassVar[tuple[str, ...]] = ()  # catalogue ids to which it contributes
+    floor: ClassVar[bool] = False  # may be off in profile lab only
+    head_is_pure: ClassVar[bool] = True  # the head verdict may be memoised for equal bytes and generation
+
+    def head(self, head: Head) -> Answer:
+        """Judge a request head before its body is read."""
+
+    def request(self, call: Call, seen: Facts) -> Answer:
+        """Judge a message from a client."""
+
+    def listing(self, call: Call, items: list[dict[str, Any]], key: str) -> Answer:
+        """Judge and, by editing ``items`` in place, filter a list result; ``key`` is tools, prompts, ..."""
+
+    def reply(self, call: Call, reply: Message) -> Answer:
+        """Judge the final response of a server."""
+
+    def notice(self, notice: Message, server: str, capabilities: dict[str, Any]) -> Answer:
+        """Judge a notification or request that ``server`` sends to a client which declared ``capabilities``."""
+
+    def settled(self, call: Call, outcome: str) -> None:
+        """Learn from an exchange that is over; nothing can be changed here."""
+
+
+class Posture:
+    """What protects without a place on the request path (a cage, a ledger): a probe instead of hooks."""
+
+    slug: ClassVar[str]
+    covers: ClassVar[tuple[str, ...]] = ()
+    partly: ClassVar[tuple[str, ...]] = ()
+    floor: ClassVar[bool] = False
+
+    def probe(self) -> tuple[Literal["ok", "failing", "unknown"], str]:
+        """Tell from the running system whether it holds, and in words why."""
+        return "unknown", "not probed"

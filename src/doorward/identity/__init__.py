@@ -1,0 +1,1 @@
+"""Who is asking: principals, access tokens and the keys behind them."""

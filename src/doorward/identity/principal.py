@@ -1,0 +1,39 @@
+"""Who is asking, as a value."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """A verified caller: the key under which sessions, limits and records are kept.
+
+    ``client`` is the OAuth client, not the self-reported ``clientInfo``; ``token_id`` is the ``jti``.
+    """
+
+    tenant: str
+    issuer: str
+    subject: str
+    client: str
+    roles: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    token_id: str = ""
+    expires_at: float = 0.0  # Unix seconds; 0 means that no token stands behind it
+
+    @property
+    def key(self) -> str:
+        """An injective key of (tenant, issuer, subject, client); survives token refresh (SF-26)."""
+        return "|".join(
+            part.replace("%", "%25").replace("|", "%7C")
+            for part in (self.tenant, self.issuer, self.subject, self.client)
+        )
+
+    def attributes_digest(self) -> str:
+        """Digest of everything a policy may read of this principal."""
+        parts = (self.key, "\x00".join(self.roles), "\x00".join(self.scopes))
+        return hashlib.sha256("\x01".join(parts).encode()).hexdigest()[:32]
+
+
+LOCAL = Principal(tenant="local", issuer="local", subject="local", client="local", roles=("user",))

@@ -1,0 +1,1 @@
+"""May they: Cedar policies, roles and decisions with reasons."""

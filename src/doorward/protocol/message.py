@@ -1,0 +1,25 @@
+"""One JSON-RPC 2.0 message as a value (JSON-RPC 2.0 §4-5; MCP basic/index of both eras)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Era = Literal["legacy", "modern"]
+MessageId = str | int
+
+
+class Message(msgspec.Struct):
+    """A parsed message. ``value`` is the whole object; ``params`` is the very dict inside it, or None."""
+
+    kind: Literal["request", "notification", "response"]
+    method: str  # "" for responses
+    id: MessageId | None  # None for notifications, and for error responses that name no request
+    params: dict[str, Any] | None
+    value: dict[str, Any]
+
+    @property
+    def is_error(self) -> bool:
+        """True for a response that carries ``error``."""
+        return "error" in self.value

@@ -1,0 +1,1 @@
+"""Labs that attack Doorward with a control off, and again with it on."""

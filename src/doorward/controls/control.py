@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from doorward.identity.principal import Principal
+from doorward.protocol.http_head import RequestHead
 from doorward.protocol.message import Era, Message
 
 Mode = Literal["enforce", "report", "off"]
@@ -54,8 +55,8 @@ Verdict = Note | Rewrite | Hold | Refuse | None
 Answer = Verdict | Awaitable[Verdict]
 
 
-class Head:
-    """The head of one HTTP request, after strict parsing. Made once per distinct head and shared by equal requests.
+class Head(RequestHead):
+    """A parsed request head and what the front concluded from it. Made once per distinct head and shared by equal ones.
 
     ``fields`` maps lower-case names to values; a name that came more than once is in ``repeated`` and its values
     are joined with ", " (so nothing may be decided on it without looking there).
@@ -64,33 +65,16 @@ class Head:
     __slots__ = (
         "accepts_json",
         "accepts_stream",
-        "chunked",
-        "content_length",
-        "expects_continue",
         "expires_at",
-        "fields",
         "generation",
-        "keep_alive",
-        "path",
         "principal",
-        "query",
         "refusal",
-        "repeated",
         "resource",
         "server",
-        "verb",
     )
 
     def __init__(self, *, verb: str, path: str, query: str, fields: dict[str, str], repeated: frozenset[str]) -> None:
-        self.verb = verb
-        self.path = path  # as sent, without query; percent signs untouched
-        self.query = query
-        self.fields = fields
-        self.repeated = repeated
-        self.keep_alive = True
-        self.content_length: int | None = None  # None: no body announced, or chunked
-        self.chunked = False
-        self.expects_continue = False
+        super().__init__(verb=verb, path=path, query=query, fields=fields, repeated=repeated)
         self.server: str | None = None  # protected server's name; "" is the federated endpoint; None is no MCP path
         self.resource = ""  # the OAuth resource of this endpoint, from configuration only
         self.principal: Principal | None = None  # set by check-token

@@ -108,13 +108,15 @@ def parse_request_head(block: bytes, make: Callable[..., H] = RequestHead) -> H:
 
     Raises CallerError with status 400, 414, 417, 431, 501 or 505; after it the connection cannot be used again.
     """
+    if len(block) > limits.HEAD_BYTES:
+        check_partial_head(block)
     match = _REQUEST.fullmatch(block)
     if match is None:
         _explain_request(block)
     verb_bytes, target, major, minor = match.groups()
     if len(target) > limits.TARGET_BYTES:
         raise _too_long()
-    if len(block) > limits.HEAD_BYTES or block.count(b"\r\n") - 2 > limits.HEADER_FIELDS:
+    if block.count(b"\r\n") - 2 > limits.HEADER_FIELDS:
         raise _too_large()
     if major != b"1" or minor not in (b"0", b"1"):
         raise CallerError("http-version", "Only HTTP/1.1 and HTTP/1.0 are spoken here.", status=505)

@@ -11,6 +11,7 @@ IDLE_SECONDS = 75.0  # keep-alive connections without a request are closed
 NESTING_DEPTH = 128  # JSON deeper than this is refused
 INTEGER_DIGITS = 20  # longer integers are refused: no reader agrees on them
 KEYS_COUNT = 20_000  # members in one object
+ID_CHARS = 256  # a JSON-RPC id that is a string; longer ones only fill logs
 REPLY_BYTES = 33_554_432  # one JSON answer of an upstream
 EVENT_BYTES = 8_388_608  # one event of an upstream's stream
 LINE_BYTES = 8_388_608  # one line of a stdio server

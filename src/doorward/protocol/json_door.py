@@ -18,6 +18,7 @@ from doorward.protocol import codes
 Number = jiter.LosslessFloat
 
 _INTEGER_BOUND = 10**limits.INTEGER_DIGITS
+_CROWDED_BYTES = 4 * limits.KEYS_COUNT  # a member takes at least five bytes, so smaller texts have fewer
 _NEGATIVE_ZERO = re.compile(rb"-0[,\]}\s]")
 
 
@@ -36,7 +37,13 @@ def parse_json(body: bytes) -> Any:
         )
     except ValueError as error:
         raise _unreadable(str(error)) from None
-    if _inspect(value) and b"-0" in body and _NEGATIVE_ZERO.search(body):
+    try:
+        _check_numbers(value)  # in C: integers beyond 64 bits overflow, other numbers come to _weigh_number
+    except OverflowError:
+        _inspect(value)
+    if b"\\" in body and b"\\u0000" in body or len(body) > _CROWDED_BYTES and body.count(b":") > limits.KEYS_COUNT:
+        _inspect(value)
+    if b"-0" in body and _NEGATIVE_ZERO.search(body):
         # The fast reader turns -0 into 0; read such rare texts again, now that they are known to be sound.
         return json.loads(body, parse_int=_keep_sign, parse_float=_keep_lexeme)
     return value
@@ -66,6 +73,12 @@ def _write_number(value: object) -> msgspec.Raw:
     raise TypeError(msg)
 
 
+def _weigh_number(value: object) -> None:
+    if isinstance(value, jiter.LosslessFloat) and isinf(float(value)):
+        raise _refused("json-number", "A number is beyond the range of a double.")
+
+
+_check_numbers = msgspec.msgpack.Encoder(enc_hook=_weigh_number).encode
 _encode = msgspec.json.Encoder(enc_hook=_write_number).encode
 
 
@@ -77,52 +90,35 @@ def _keep_lexeme(lexeme: str) -> jiter.LosslessFloat:
     return jiter.LosslessFloat(lexeme.encode("ascii"))
 
 
-def _inspect(value: Any) -> bool:
-    """Refuse what the reader lets pass; tell whether a plain 0 was seen. Level by level, so depth costs no stack."""
-    saw_zero = False
-    level: list[Any] = [[value]]
-    for _ in range(limits.NESTING_DEPTH + 1):
-        deeper: list[Any] = []
-        for container in level:
-            if type(container) is dict:
-                if len(container) > limits.KEYS_COUNT:
-                    raise _refused("json-members", "An object has too many members.")
-                if "\0" in "".join(container):
-                    raise _refused("json-nul", "A member name contains NUL.")
-                items = container.values()
-            else:
-                items = container
-            for item in items:
-                kind = type(item)
-                if kind is str:
-                    continue
-                if kind is dict or kind is list:
-                    deeper.append(item)
-                elif kind is int:
-                    if item == 0:
-                        saw_zero = True
-                    elif not -_INTEGER_BOUND < item < _INTEGER_BOUND:
-                        raise _refused("json-integer", f"An integer has more than {limits.INTEGER_DIGITS} digits.")
-                elif kind is Number and isinf(float(item)):
-                    raise _refused("json-number", "A number is beyond the range of a double.")
-        if not deeper:
-            return saw_zero
-        level = deeper
-    raise _too_deep()
+def _inspect(value: Any) -> None:
+    """Look at every container: for what the fast checks can only suspect. Depth is bounded by then, and costs no stack."""
+    pending: list[Any] = [[value]]
+    while pending:
+        container = pending.pop()
+        if type(container) is dict:
+            if len(container) > limits.KEYS_COUNT:
+                raise _refused("json-members", "An object has too many members.")
+            if "\0" in "".join(container):
+                raise _refused("json-nul", "A member name contains NUL.")
+            container = container.values()
+        for item in container:
+            kind = type(item)
+            if kind is dict or kind is list:
+                pending.append(item)
+            elif kind is Number:
+                _weigh_number(item)
+            elif kind is int and not -_INTEGER_BOUND < item < _INTEGER_BOUND:
+                raise _refused("json-integer", f"An integer has more than {limits.INTEGER_DIGITS} digits.")
 
 
 def _unreadable(reason: str) -> CallerError:
     if "duplicate key" in reason.lower():
         return _refused("json-duplicate", "An object names a member twice.", reason)
     if "recursion limit" in reason:
-        return _too_deep()
+        return _refused("json-depth", f"The JSON is nested deeper than {limits.NESTING_DEPTH} levels.")
     return CallerError(
         "json-syntax", "The body is not valid JSON in UTF-8.", status=400, rpc_code=codes.PARSE_ERROR, detail=reason
     )
-
-
-def _too_deep() -> CallerError:
-    return _refused("json-depth", f"The JSON is nested deeper than {limits.NESTING_DEPTH} levels.")
 
 
 def _refused(code: str, tell: str, detail: str = "") -> CallerError:

@@ -1,0 +1,95 @@
+"""The documents and challenges that tell a client where to get a token: RFC 9728, RFC 8414, RFC 6750 §3.
+
+Pure builders over the configured public URL; nothing of a request ever reaches them, so a forged Host or
+X-Forwarded-Host cannot change a word (MCP authorization, canonical server URI). Published is only what is
+served.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+SCOPE = "mcp"  # the one scope: leave to use MCP here at all; what exactly is for policy to say
+SCOPES = (SCOPE,)
+FEDERATED = "mcp"  # the name by which `doorward token --server` calls the endpoint of all servers
+_RESOURCE_WELL_KNOWN = "/.well-known/oauth-protected-resource"
+
+
+def endpoint_path(server: str) -> str:
+    """The path of a server's MCP endpoint below the public URL; "" and "mcp" are the federated one."""
+    return "/mcp" if server in ("", FEDERATED) else f"/{server}/mcp"
+
+
+def issuer_of(public_url: str) -> str:
+    """The issuer identifier: the public URL without trailing slash, the same to the letter everywhere (RFC
+    8414 §2).
+    """
+    return public_url.rstrip("/")
+
+
+def resource_of(public_url: str, server: str) -> str:
+    """The OAuth resource of a server's endpoint (RFC 8707; MCP canonical URI, no trailing slash)."""
+    return issuer_of(public_url) + endpoint_path(server)
+
+
+def protected_resource(public_url: str, path: str, scopes: tuple[str, ...] = SCOPES) -> dict[str, Any]:
+    """The RFC 9728 document of the endpoint at ``path``, such as "/time/mcp"."""
+    return {
+        "resource": issuer_of(public_url) + path,
+        "authorization_servers": [issuer_of(public_url)],
+        "scopes_supported": list(scopes),
+        "bearer_methods_supported": ["header"],
+    }
+
+
+def authorization_server(public_url: str, scopes: tuple[str, ...] = SCOPES) -> dict[str, Any]:
+    """The RFC 8414 document while tokens come from the command line only.
+
+    No grant is served over HTTP yet, so neither endpoint is named and both lists are empty (left out,
+    ``grant_types_supported`` would mean authorization_code and implicit: RFC 8414 §2).
+    """
+    issuer = issuer_of(public_url)
+    return {
+        "issuer": issuer,
+        "jwks_uri": f"{issuer}/oauth/jwks",
+        "scopes_supported": list(scopes),
+        "response_types_supported": [],
+        "grant_types_supported": [],
+        "code_challenge_methods_supported": ["S256"],
+    }
+
+
+def resource_metadata_url(public_url: str, path: str) -> str:
+    """Where the document of the endpoint at ``path`` lies: the well-known part goes before the path (RFC 9728
+    §3.1).
+    """
+    parts = urlsplit(issuer_of(public_url))
+    return f"{parts.scheme}://{parts.netloc}{_RESOURCE_WELL_KNOWN}{parts.path}{path}"
+
+
+def challenge(
+    public_url: str,
+    path: str,
+    *,
+    error: str | None = None,
+    scope: str | None = SCOPE,
+    description: str | None = None,
+) -> str:
+    """The value of ``WWW-Authenticate`` (RFC 6750 §3, RFC 9728 §5.1).
+
+    ``error`` stays None when no token was sent (RFC 6750 §3.1); ``scope`` names all that the operation needs.
+    """
+    parameters = [
+        ("error", error),
+        ("error_description", description),
+        ("resource_metadata", resource_metadata_url(public_url, path)),
+        ("scope", scope),
+    ]
+    return "Bearer " + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters if value)
+
+
+def _quoted(value: str) -> str:
+    # SECURITY: nothing that could end the quoted string or the header line gets through (RFC 9110 §5.6.4).
+    kept = "".join(char for char in value if " " <= char <= "~")
+    return '"' + kept.replace("\\", "\\\\").replace('"', '\\"') + '"'

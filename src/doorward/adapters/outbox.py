@@ -59,6 +59,10 @@ class Outbox:
         """Drop what is queued for ``transport``; True if there was something, so that none of it was ever sent."""
         return self._pending.pop(transport, None) is not None
 
+    def holds(self, transport: asyncio.Transport) -> bool:
+        """True while bytes for ``transport`` wait for the end of the turn."""
+        return transport in self._pending
+
     def flush(self) -> None:
         """Hand the ledger to the kernel, then write everything."""
         self._scheduled = False

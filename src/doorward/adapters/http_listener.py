@@ -1,0 +1,137 @@
+"""What all client connections of one port share: the front, the caps, the counts and the memo of heads.
+
+A head that was seen before, byte for byte, is not parsed again: equal bytes have an equal parse, and clients repeat
+their heads. The memo holds bearer tokens, so it is bounded and lives in this process only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import http
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from doorward.adapters.deadlines import Deadlines
+from doorward.adapters.outbox import Outbox
+from doorward.base import limits
+from doorward.controls.control import Head
+from doorward.gateway.ports import Front
+from doorward.protocol.http_head import parse_request_head
+
+if TYPE_CHECKING:
+    from doorward.adapters.http_in import HttpFace
+
+MEMO_HEADS = 4_096
+MEMO_BYTES = 8_388_608
+_REASONS = {status.value: status.phrase for status in http.HTTPStatus}
+
+
+class FaceCaps(msgspec.Struct, frozen=True):
+    """What one process grants its clients: seconds and counts."""
+
+    head_seconds: float = limits.HEAD_SECONDS
+    body_seconds: float = limits.BODY_SECONDS
+    idle_seconds: float = limits.IDLE_SECONDS
+    stall_seconds: float = 60.0  # a client that reads nothing for so long while bytes wait is cut off
+    connections: int = 20_000
+    connections_per_address: int = 10_000
+
+
+class HttpListener:
+    """What all connections of one listening port share."""
+
+    def __init__(
+        self, front: Front, outbox: Outbox, deadlines: Deadlines, caps: FaceCaps | None = None
+    ) -> None:
+        self.front = front
+        self.outbox = outbox
+        self.deadlines = deadlines
+        self.caps = caps or FaceCaps()
+        self.draining = False
+        self.faces: set[HttpFace] = set()
+        self.turned_away = 0  # connections refused because of a cap
+        self._per_address: dict[str, int] = {}
+        self._memo: dict[bytes, Head] = {}
+        self._memo_bytes = 0
+        self._openings: dict[int, bytes] = {}
+        self._openings_until = 0.0
+        self._server: asyncio.Server | None = None
+
+    def attach(self, server: asyncio.Server) -> None:
+        """Take over the listening sockets."""
+        self._server = server
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        if self._server is None:
+            return 0
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more connections, finish what is under way, and break what is left after ``seconds``."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for face in list(self.faces):
+            face.close_if_idle()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self.faces and loop.time() < until:
+            await asyncio.sleep(0.02)
+        for face in list(self.faces):
+            face.abort()
+
+    def head_of(self, block: bytes) -> Head:
+        """The parsed head of these bytes, from the memo where it can. Raises CallerError."""
+        head = self._memo.get(block)
+        if head is None:
+            head = parse_request_head(block, Head)
+            if len(self._memo) >= MEMO_HEADS or self._memo_bytes + len(block) > MEMO_BYTES:
+                self.forget_heads()
+            self._memo[block] = head
+            self._memo_bytes += len(block)
+        return head
+
+    def forget_heads(self) -> None:
+        """Empty the memo, for example when tokens were revoked."""
+        self._memo.clear()
+        self._memo_bytes = 0
+
+    def opening(self, status: int) -> bytes:
+        """The status line and the Date field."""
+        now = self.deadlines.now
+        if now >= self._openings_until:
+            self._openings.clear()
+            self._openings_until = now + 1.0
+        line = self._openings.get(status)
+        if line is None:
+            date = email.utils.formatdate(time.time(), usegmt=True)
+            line = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nDate: {date}\r\n".encode("ascii")
+            self._openings[status] = line
+        return line
+
+    def admit(self, face: HttpFace, address: str) -> bool:
+        """Count a new connection in, unless a cap is reached or the process is about to stop."""
+        here = self._per_address.get(address, 0)
+        full = len(self.faces) >= self.caps.connections or here >= self.caps.connections_per_address
+        if full or self.draining:
+            self.turned_away += 1
+            return False
+        self._per_address[address] = here + 1
+        self.faces.add(face)
+        return True
+
+    def dismiss(self, face: HttpFace, address: str) -> None:
+        """Count a connection out."""
+        if face not in self.faces:
+            return
+        self.faces.discard(face)
+        left = self._per_address.get(address, 0) - 1
+        if left > 0:
+            self._per_address[address] = left
+        else:
+            self._per_address.pop(address, None)

@@ -1,0 +1,91 @@
+"""One exchange on a client connection: the responder that the gateway answers through.
+
+It is an object of its own so that a late call, after the client has gone, can never reach the next exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from doorward.controls.control import Head
+from doorward.gateway.ports import Reply
+from doorward.protocol.chunks import LAST_CHUNK
+
+if TYPE_CHECKING:
+    from doorward.adapters.http_in import HttpFace
+
+_OPEN, _STREAMING, _OVER = range(3)
+
+
+class Turn:
+    """Implements ``gateway.ports.Responder``. Calls out of order, or after the end, do nothing."""
+
+    __slots__ = ("_face", "_head", "_state", "address", "on_gone", "on_writable")
+
+    def __init__(self, face: HttpFace, head: Head, address: str) -> None:
+        self._face = face
+        self._head = head
+        self._state = _OPEN
+        self.address = address
+        self.on_gone: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        """True while too many bytes wait for the client."""
+        return self._face.paused
+
+    def answer(self, reply: Reply) -> None:
+        """Send a whole answer."""
+        if self._state != _OPEN:
+            return
+        self._state = _OVER
+        face = self._face
+        face.reply(self._head, reply, keep=True)
+        face.over(self)
+
+    def start(self, status: int, fields: bytes) -> None:
+        """Begin a streamed answer."""
+        if self._state != _OPEN:
+            return
+        self._state = _STREAMING
+        self._face.open_stream(self._head, status, fields)
+
+    def write(self, part: bytes) -> None:
+        """Send one part of a streamed answer."""
+        if self._state != _STREAMING or not part or self._head.verb == "HEAD":
+            return
+        if self._head.minor:
+            part = b"%x\r\n%b\r\n" % (len(part), part)
+        self._face.send(part)
+
+    def end(self) -> None:
+        """Finish a streamed answer."""
+        if self._state != _STREAMING:
+            return
+        self._state = _OVER
+        chunked = self._head.minor and self._head.verb != "HEAD"
+        self._face.close_stream(self._head, LAST_CHUNK if chunked else b"")
+        self._face.over(self)
+
+    def abort(self) -> None:
+        """Break the connection."""
+        if self._state == _OVER:
+            return
+        self._state = _OVER
+        self._face.abort()
+
+    def lose(self) -> None:
+        """The client has gone: tell the gateway, once."""
+        if self._state == _OVER:
+            return
+        self._state = _OVER
+        if self.on_gone is not None:
+            self.on_gone()
+
+    def drop(self) -> bool:
+        """Take the exchange away from a gateway that failed; True if nothing was answered yet."""
+        untouched = self._state == _OPEN
+        self._state = _OVER
+        return untouched

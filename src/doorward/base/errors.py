@@ -37,6 +37,7 @@ class CallerError(DoorwardError):
         self.status = status
         self.rpc_code = rpc_code
         self.data = data
+        self.message_id: str | int | None = None  # of the JSON-RPC request, once it is known
 
 
 class UpstreamError(DoorwardError):

@@ -101,6 +101,7 @@ class Call:
         "principal",
         "read_only",
         "schema",
+        "sent",
         "server",
         "session",
         "version",
@@ -114,6 +115,7 @@ class Call:
         self.server = server  # after federation: always a protected server's name, or "" for a fan-out
         self.era = era
         self.message = message
+        self.sent = message  # as the client sent it: with federated names, which its Mcp-Name header repeats
         self.event = event  # the 26-character id of the record
         self.address = ""  # peer address without port
         self.item = ""  # tool or prompt name, resource URI, or ""

@@ -103,10 +103,16 @@ class HttpOrigin(Protocol):
 class Sink(Protocol):
     """Where what a server says about one posted message goes. ``done`` or ``failed`` comes last, exactly once."""
 
+    on_writable: Callable[[], None] | None  # set by the link that paused its source; called when it may go on
+
+    @property
+    def is_paused(self) -> bool:
+        """True while the client cannot take more: the link should stop reading its source."""
+
     def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
         """The server opened an event stream, or primed it with an event id or a retry time."""
 
-    def message(self, message: Message, event_id: str = "") -> None:
+    def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
         """One message: the response to the posted request, or a notification or request that belongs to it."""
 
     def done(self) -> None:

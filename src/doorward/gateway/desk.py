@@ -1,0 +1,121 @@
+"""What all exchanges under one snapshot share: controls, journal, facts and the rules for what servers say unasked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from doorward.base.errors import UpstreamError
+from doorward.base.ids import EventIds
+from doorward.catalogue.server import ServerSpec
+from doorward.controls.gate_server_requests import allowed_capabilities
+from doorward.gateway.facts import FactBook
+from doorward.gateway.pipeline import Pipeline
+from doorward.gateway.ports import Link, Upstream
+from doorward.gateway.recorder import Recorder
+from doorward.identity.principal import Principal
+from doorward.protocol import codes
+from doorward.protocol.message import Era, Message
+
+if TYPE_CHECKING:
+    from doorward.gateway.exchange import Exchange
+    from doorward.gateway.sessions import Session
+
+_log = logging.getLogger("doorward.desk")
+
+
+class DeafSink:
+    """A sink for messages to which no answer is awaited."""
+
+    is_paused = False
+
+    def __init__(self) -> None:
+        self.on_writable: Callable[[], None] | None = None
+
+    def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None: ...
+
+    def message(self, message: Message, event_id: str = "", status: int = 200) -> None: ...
+
+    def done(self) -> None: ...
+
+    def failed(self, error: UpstreamError) -> None:
+        _log.debug("a message to a server was lost", extra={"code": error.code})
+
+
+class Desk:
+    """Shared by every exchange of a worker under one snapshot; a new snapshot makes a new desk."""
+
+    def __init__(
+        self,
+        *,
+        pipeline: Pipeline,
+        recorder: Recorder,
+        facts: FactBook,
+        ids: EventIds,
+        servers: dict[str, ServerSpec],
+        upstreams: dict[str, Upstream],
+        may_use_server: Callable[[Principal, str], bool],
+        end_session: Callable[[Session], None],
+        deny_as: str,
+        sync_all: bool,
+        gate_requests: bool,
+        live: set[Exchange],
+    ) -> None:
+        self.pipeline = pipeline
+        self.recorder = recorder
+        self.facts = facts
+        self.ids = ids
+        self.servers = servers
+        self.upstreams = upstreams
+        self.may_use_server = may_use_server
+        self.end_session = end_session
+        self.deny_as = deny_as
+        self.sync_all = sync_all  # every decision is on disk before the server is touched
+        self._gate_requests = gate_requests
+        self.live = live
+
+    def declared(self, server: str, capabilities: dict[str, Any]) -> dict[str, Any]:
+        """The client capabilities that this server may hear of (CF-21): never more than the client declared."""
+        if not self._gate_requests:
+            return capabilities
+        spec = self.servers.get(server)
+        return allowed_capabilities(capabilities, spec.allow_requests if spec is not None else ())
+
+    def may_tell(
+        self,
+        message: Message,
+        server: str,
+        capabilities: dict[str, Any],
+        session: Session | None,
+        era: Era,
+        link: Link,
+    ) -> bool:
+        """Judge what a server says unasked; requests get an id of ours. False: the client does not hear it."""
+        method = message.method
+        if method == "notifications/tools/list_changed":
+            self.facts.forget(server)
+        if method == "notifications/progress" and session is not None:
+            token = message.params.get("progressToken") if message.params is not None else None
+            return token in session.tokens  # only for calls under way (CF-14)
+        ruling = self.pipeline.judge_notice(message, server, capabilities)
+        if ruling is not None:
+            self.recorder.notice_refused(server, method, session, ruling)
+            self._deny(message, link, ruling.refuse.tell)
+            return False
+        if message.kind != "request":
+            return True
+        ours = session.ask(link, message.id, server) if session is not None and era == "legacy" else None
+        if ours is None:  # the 2026 era has no server requests on streams (SF-53)
+            self._deny(message, link, "This client cannot be asked.")
+            return False
+        message.id = message.value["id"] = ours
+        return True
+
+    @staticmethod
+    def _deny(message: Message, link: Link, tell: str) -> None:
+        if message.kind != "request" or message.id is None:
+            return
+        error = {"code": codes.METHOD_NOT_FOUND, "message": tell}
+        value = {"jsonrpc": "2.0", "id": message.id, "error": error}
+        link.post(Message("response", "", message.id, None, value), DeafSink())

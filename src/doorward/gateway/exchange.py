@@ -1,0 +1,396 @@
+"""One message from door to door: judged, recorded, sent, answered, recorded again.
+
+The same object is the sink of what the server says. No step waits and none makes a task; whatever fails refuses.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from doorward.base.errors import DoorwardError, StoreError, UpstreamError
+from doorward.controls.control import Call, Refuse
+from doorward.gateway import answers
+from doorward.gateway.desk import Desk
+from doorward.gateway.pipeline import Ruling
+from doorward.gateway.ports import Cancel, Link, Reply, Responder
+from doorward.gateway.sessions import Session
+from doorward.gateway.streams import Stream
+from doorward.protocol import codes
+from doorward.protocol.json_door import encode_json
+from doorward.protocol.message import Message
+from doorward.protocol.sse import write_event
+
+_log = logging.getLogger("doorward.exchange")
+
+LISTS = {
+    "tools/list": "tools",
+    "prompts/list": "prompts",
+    "resources/list": "resources",
+    "resources/templates/list": "resourceTemplates",
+}
+# Results that carry cache hints in the 2026 era (server/utilities/caching); ours vary by caller, hence private.
+_CACHEABLE = frozenset({*LISTS, "server/discover", "resources/read"})
+_UNKNOWN_TOOL = Ruling(
+    "ask-policy", Refuse(reason="no list has named this tool", tell=answers.UNKNOWN_TOOL, code=codes.INVALID_PARAMS)
+)
+
+
+class Exchange:
+    """A posted message on its way, and the sink for the server's answer to it."""
+
+    __slots__ = (
+        "_cancel", "_decided", "_streaming", "call", "desk", "extra_fields", "finished", "link", "on_result",
+        "on_writable", "rename", "request_digest", "responder", "route", "session", "started_ns", "stream", "token",
+        "upstream_requests",
+    )
+
+    def __init__(self, desk: Desk, call: Call, responder: Responder, body: bytes, session: Session | None) -> None:
+        self.desk = desk
+        self.call = call
+        self.responder = responder
+        self.session = session
+        self.request_digest = desk.recorder.digest(body)
+        self.started_ns = time.monotonic_ns()
+        self.stream: Stream | None = None  # legacy: a resumable stream; modern streams are plain
+        self.link: Link | None = None
+        self.route: Callable[[Exchange], None] | None = None  # finds the link and calls ``go``
+        self.on_result: Callable[[dict[str, Any]], None] | None = None  # sees and edits a successful result
+        self.rename: Callable[[Message], None] | None = None  # federated: the server's names become ours
+        self.extra_fields = b""  # further header lines of the answer
+        self.on_writable: Callable[[], None] | None = None
+        self.upstream_requests = 0
+        self.finished = False
+        self.token: Any = None
+        self._streaming = False
+        self._decided = False
+        self._cancel: Cancel | None = None
+
+    # -- towards the server -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Judge the message and send it on."""
+        self.desk.pipeline.judge_request(self.call, self._ruled)
+
+    def _ruled(self, ruling: Ruling | None) -> None:
+        if ruling is not None:
+            self.refuse(ruling)
+        elif self.route is not None:
+            self.route(self)
+
+    def go(self, link: Link | UpstreamError) -> None:
+        """Continue over a link, or fail with the reason why there is none."""
+        if self.finished:
+            return
+        if isinstance(link, UpstreamError):
+            self._decide()
+            self.failed(link)
+            return
+        self.link = link
+        call = self.call
+        if call.message.method != "tools/call":
+            self._record()
+            return
+        known = self.desk.facts.of(call.server, call.item)
+        if known is None:
+            self.desk.facts.ensure(call.server, call.item, call.message, link, self._found)
+        else:
+            call.read_only = known.read_only
+            self._record()
+
+    def _found(self, exists: bool) -> None:  # noqa: FBT001 - a callback of the fact book
+        if self.finished:
+            return
+        if not exists:
+            self.refuse(_UNKNOWN_TOOL)
+            return
+        known = self.desk.facts.of(self.call.server, self.call.item)
+        self.call.read_only = known is not None and known.read_only
+        self._record()
+
+    def _record(self) -> None:
+        self._decide()
+        call = self.call
+        synced = self.desk.sync_all or (call.message.method == "tools/call" and not call.read_only)
+        if synced:
+            self.desk.recorder.when_synced(self._synced)
+        else:
+            self._send()
+
+    def _synced(self, error: StoreError | None) -> None:
+        if self.finished:
+            return
+        if error is not None:
+            self._finish_with(answers.failed(error, event=self.call.event, message_id=self.call.message.id), "error")
+        else:
+            self._send()
+
+    def _decide(self) -> None:
+        if not self._decided:
+            self._decided = True
+            self.desk.recorder.decision(self.call, self.request_digest)
+
+    def _send(self) -> None:
+        message, session, link = self.call.message, self.session, self.link
+        if link is None:
+            return
+        if session is not None and message.kind == "request" and message.id is not None:
+            session.flights[message.id] = self
+            meta = message.params.get("_meta") if message.params is not None else None
+            if isinstance(meta, dict) and isinstance(meta.get("progressToken"), (str, int)):
+                self.token = meta["progressToken"]
+                session.tokens.add(self.token)
+        self.upstream_requests += 1
+        self.responder.on_gone = self._client_gone
+        self._cancel = link.post(message, self)
+
+    def _client_gone(self) -> None:
+        # 2025 era: a lost connection is not a cancellation (SF-31). 2026 era: it is, and must stop the work (SF-52).
+        if self.call.era == "modern" and not self.finished:
+            if self._cancel is not None:
+                self._cancel()
+            self._settle("cancelled", 499, 0, b"")
+
+    # -- from the server ----------------------------------------------------------------------------------------
+
+    @property
+    def is_paused(self) -> bool:
+        """See ``gateway.ports.Sink``."""
+        return self.stream.is_paused if self.stream is not None else self.responder.is_paused
+
+    def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
+        """See ``gateway.ports.Sink``."""
+        if self.finished or self.call.message.method == "initialize" or self.call.message.kind != "request":
+            return
+        self._open_stream()
+        if self.stream is not None and event_id:
+            self.stream.upstream_event = event_id
+            self.stream.prime(retry_ms)
+        elif self.stream is not None and retry_ms is not None:
+            self.stream.prime(retry_ms)
+
+    def _open_stream(self) -> None:
+        if self._streaming:
+            return
+        self._streaming = True
+        if self.session is not None:
+            self.stream = self.session.new_stream()
+            self.stream.expires_at = self.call.principal.expires_at
+            self.stream.on_writable = self._writable
+            self.stream.attach(self.responder, 0, self.extra_fields)
+        else:
+            self.desk.live.add(self)
+            self.responder.on_writable = self._writable
+            self.responder.start(200, answers.STREAM_FIELDS + self.extra_fields)
+
+    def _writable(self) -> None:
+        wake, self.on_writable = self.on_writable, None
+        if wake is not None:
+            wake()
+
+    def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
+        """See ``gateway.ports.Sink``."""
+        if self.finished:
+            return
+        if self.stream is not None and event_id:
+            self.stream.upstream_event = event_id
+        if message.kind == "response":
+            if message.id == self.call.message.id and type(message.id) is type(self.call.message.id):
+                self._respond(message, status)
+        elif self.call.message.method != "initialize" and self.call.message.kind == "request":
+            self._notice(message)
+
+    def _notice(self, message: Message) -> None:
+        call, link = self.call, self.link
+        if link is None or not self.desk.may_tell(message, call.server, call.capabilities, self.session, call.era, link):
+            return
+        if self.rename is not None:
+            self.rename(message)
+        self.pass_on(message)
+
+    def pass_on(self, message: Message) -> None:
+        """Send the client a judged notification or request, on this call's stream."""
+        if not self.finished:
+            self._open_stream()
+            self._write(encode_json(message.value))
+
+    def answer_locally(self, message: Message) -> None:
+        """Answer without a server, on record like everything else."""
+        self._decide()
+        self._respond(message, 200)
+
+    def _write(self, data: bytes) -> None:
+        if self.stream is not None:
+            self.stream.send(data)
+        else:
+            self.responder.write(write_event(data))
+
+    def _respond(self, message: Message, status: int) -> None:
+        call = self.call
+        message.value["id"] = call.message.id
+        result = message.value.get("result")
+        ruling = self._judge(message, result) if isinstance(result, dict) else None
+        if ruling is None and self.desk.pipeline.has_reply_hooks:
+            ruling = self.desk.pipeline.judge_reply(call, message)
+        if ruling is not None:
+            self._answer_refusal(ruling, "error")
+            return
+        if self.rename is not None:
+            self.rename(message)
+        body = encode_json(message.value)
+        if message.is_error:
+            error = message.value["error"]
+            code = error.get("code", 0) if isinstance(error, dict) else 0
+            if status == 200 and call.era == "modern":
+                status = answers.modern_status(code)
+            self._complete(body, "error", status if call.era == "modern" else 200, code)
+        else:
+            outcome = "error" if isinstance(result, dict) and result.get("isError") is True else "ok"
+            self._complete(body, outcome, 200, 0)
+
+    def _judge(self, message: Message, result: dict[str, Any]) -> Ruling | None:
+        call = self.call
+        method = call.message.method
+        key = LISTS.get(method)
+        if key is not None and call.server:
+            items = result.get(key)
+            if isinstance(items, list):
+                ruling = self.keep(call.server, items, key)
+                if ruling is not None:
+                    return ruling
+        if call.era == "modern" and method in _CACHEABLE and result.get("cacheScope") == "public":
+            result["cacheScope"] = "private"  # what a caller may see is its own (2026-07-28 caching; SF-58)
+        if self.on_result is not None:
+            self.on_result(result)
+        return None
+
+    def keep(self, server: str, items: list[Any], key: str) -> Ruling | None:
+        """Drop what this caller may not see from one server's list, in place, and learn from what is left."""
+        call = self.call
+        items[:] = [item for item in items if isinstance(item, dict)]
+        was, call.server = call.server, server
+        try:
+            if key == "tools":
+                self.desk.facts.learn(server, items)
+            return self.desk.pipeline.judge_listing(call, items, key)
+        finally:
+            call.server = was
+
+    def _complete(self, body: bytes, outcome: str, status: int, code: int) -> None:
+        if self._streaming:
+            self._settle(outcome, 200, code, body)
+            self._write(body)
+            self._end_stream()
+        else:
+            self._settle(outcome, status, code, body)
+            self.responder.answer(Reply(status, self.extra_fields + answers.JSON_FIELDS, body))
+
+    def _end_stream(self) -> None:
+        if self.stream is not None:
+            self.stream.finish()
+        else:
+            self.responder.end()
+
+    def done(self) -> None:
+        """See ``gateway.ports.Sink``."""
+        if self.finished:
+            return
+        if self.call.message.kind != "request":
+            self._finish_with(answers.ACCEPTED, "ok")
+        elif self.stream is not None and self.stream.upstream_event and self.session is not None:
+            self._suspend(self.stream)
+        else:
+            self.failed(UpstreamError("upstream-no-answer", "The protected server ended without an answer."))
+
+    def _suspend(self, stream: Stream) -> None:
+        """The server closed its stream but will go on when it is asked again (SEP-1699)."""
+        stream.waits_upstream = True
+        stream.suspend()
+
+    def resume(self) -> None:
+        """The client came back for a stream that the server had closed early: ask the server to go on."""
+        if self.stream is not None and self.link is not None and self.stream.waits_upstream:
+            self.stream.waits_upstream = False
+            self._cancel = self.link.listen(self.stream.upstream_event, self)
+
+    def stop(self, tell: str) -> None:
+        """End a live stream from our side: its token was revoked, or the gateway drains."""
+        if not self.finished:
+            if self._cancel is not None:
+                self._cancel()
+            self._finish_error(UpstreamError("stopped", tell), "cancelled")
+
+    def failed(self, error: UpstreamError) -> None:
+        """See ``gateway.ports.Sink``."""
+        if self.finished:
+            return
+        _log.warning("upstream failed", extra={"server": self.call.server, "code": error.code, "detail": error.detail})
+        self._finish_error(error, "upstream-failed")
+        if error.code == "upstream-session-gone" and self.session is not None:
+            self.desk.end_session(self.session)
+
+    def session_ended(self) -> None:
+        """The client's session is over: the call with it."""
+        if not self.finished:
+            if self._cancel is not None:
+                self._cancel()
+            self._finish_error(UpstreamError("session-ended", "The session ended before the answer came."), "cancelled")
+
+    # -- ends ---------------------------------------------------------------------------------------------------
+
+    def refuse(self, ruling: Ruling) -> None:
+        """Refuse before the server is touched."""
+        call = self.call
+        self._decided = True
+        refuse = ruling.refuse
+        status = refuse.status if refuse.status != 200 or call.era == "legacy" else answers.modern_status(refuse.code)
+        self.desk.recorder.refusal(call, self.request_digest, ruling, status)
+        self._answer_refusal(ruling, "refused")
+
+    def _answer_refusal(self, ruling: Ruling, outcome: str) -> None:
+        call = self.call
+        reply = answers.refused(
+            ruling.refuse,
+            slug=ruling.slug,
+            event=call.event,
+            message_id=call.message.id,
+            method=call.message.method,
+            deny_as=self.desk.deny_as,
+            era=call.era,
+        )
+        if self._streaming or outcome != "refused":
+            _log.warning("reply refused", extra={"control": ruling.slug, "reason": ruling.refuse.reason})
+        self._finish_with(reply, outcome, ruling.refuse.code)
+
+    def _finish_error(self, error: DoorwardError, outcome: str) -> None:
+        call = self.call
+        reply = answers.failed(error, event=call.event, message_id=call.message.id, era=call.era)
+        self._finish_with(reply, outcome, codes.UPSTREAM_FAILED)
+
+    def _finish_with(self, reply: Reply, outcome: str, code: int = 0) -> None:
+        """End with a prepared answer, as an event where the stream has begun."""
+        if self.finished:
+            return
+        self._settle(outcome, 200 if self._streaming else reply.status, code, reply.body)
+        if self._streaming:
+            self._write(reply.body)
+            self._end_stream()
+        else:
+            self.responder.on_gone = None
+            self.responder.answer(reply)
+
+    def _settle(self, outcome: str, status: int, code: int, body: bytes) -> None:
+        self.finished = True
+        if not self._streaming:
+            self.responder.on_gone = None
+        session, message = self.session, self.call.message
+        if session is not None and message.id is not None and session.flights.get(message.id) is self:
+            del session.flights[message.id]
+            if self.token is not None:
+                session.tokens.discard(self.token)
+        self.desk.live.discard(self)
+        if outcome != "refused":
+            self.desk.recorder.outcome(self, outcome, status, code, body)
+        self.desk.pipeline.settle(self.call, outcome)

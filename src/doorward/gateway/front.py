@@ -1,0 +1,223 @@
+"""The first room behind the HTTP face: heads in the order of checks, then bodies to the era they belong to.
+
+The order, fixed by a table test: framing, Host and Origin (400/403), path (404), per-address limits (429), token (401),
+method, Accept, type and size (405/406/415/413), body (400), and only then everything that costs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from doorward.base.clock import Clock
+from doorward.base.errors import CallerError, DoorwardError
+from doorward.base.ids import EventIds
+from doorward.controls.control import Head, Refuse
+from doorward.gateway import answers
+from doorward.gateway.legacy_face import LegacyFace
+from doorward.gateway.modern_face import ModernFace
+from doorward.gateway.pipeline import Ruling
+from doorward.gateway.ports import Reply, Responder
+from doorward.gateway.recorder import Recorder
+from doorward.gateway.relay import RelayedResponder, RelayingClient, pack, unpack
+from doorward.gateway.routes import FEDERATED
+from doorward.gateway.sessions import SessionTable
+from doorward.gateway.snapshot import Freshness, Snapshot
+from doorward.identity.principal import LOCAL
+from doorward.protocol.envelope import parse_message
+from doorward.protocol.legacy import classify
+
+_log = logging.getLogger("doorward.front")
+_BEFORE_PATH = frozenset({"check-origin"})  # head controls that come before the path is looked at
+_NO_PATH = Ruling("gateway", Refuse(reason="no such path", tell="There is no endpoint at this path.", status=404))
+_READABLE = frozenset({"GET", "HEAD"})
+
+
+class Addresses(Protocol):
+    """The per-address limit, the one head check that depends on more than the head's bytes."""
+
+    def admit_address(self, address: str) -> Refuse | None: ...
+
+
+Relay = Callable[[int, dict[str, Any], RelayingClient], bool]
+
+
+class Gateway:
+    """Implements ``gateway.ports.Front`` for one worker."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Snapshot,
+        table: SessionTable,
+        recorder: Recorder,
+        addresses: Addresses,
+        freshness: Freshness,
+        clock: Clock,
+        ids: EventIds,
+        relay: Relay | None,
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self.snapshot = snapshot
+        self.table = table
+        self.addresses = addresses
+        self._recorder = recorder
+        self._freshness = freshness
+        self._clock = clock
+        self._ids = ids
+        self._relay = relay
+        self._is_ready = is_ready
+        self._legacy = LegacyFace(table)
+        self._modern = ModernFace()
+
+    # -- heads --------------------------------------------------------------------------------------------------
+
+    def head(self, head: Head, address: str) -> Reply | None:
+        """See ``gateway.ports.Front``."""
+        snapshot = self.snapshot
+        if head.generation != snapshot.generation or 0 < head.expires_at <= self._clock.now():
+            self._judge(head, snapshot)
+        verdict = head.refusal
+        if verdict is not None and verdict[0]:
+            return self._refuse(head, verdict[1], address)
+        if head.server is not None:
+            limited = self.addresses.admit_address(address)
+            if limited is not None:
+                return self._refuse(head, Ruling("limit-rate", limited), address)
+        if verdict is not None:
+            return self._refuse(head, verdict[1], address)
+        return None
+
+    def _judge(self, head: Head, snapshot: Snapshot) -> None:
+        """Give the verdict that holds for every request with these bytes: (before the address limit?, ruling)."""
+        head.generation = snapshot.generation
+        head.refusal = None
+        head.expires_at = 0.0
+        head.principal = None
+        pipeline, routes = snapshot.pipeline, snapshot.routes
+        ruling = pipeline.judge_head(head, _BEFORE_PATH, inside=True)
+        if ruling is not None:
+            head.refusal = (True, ruling)
+            return
+        head.server = routes.server_of(head.path)
+        if head.server is None:
+            if head.path not in routes.documents and head.path not in ("/healthz", "/readyz"):
+                head.refusal = (True, _NO_PATH)
+            return
+        head.resource = routes.resources[head.path]
+        ruling = pipeline.judge_head(head, _BEFORE_PATH, inside=False)
+        if ruling is not None:
+            head.refusal = (False, ruling)
+
+    def _refuse(self, head: Head, ruling: Ruling, address: str) -> Reply:
+        event = self._ids.mint()
+        self._recorder.head_refused(head, ruling, event, address)
+        return answers.refused(ruling.refuse, slug=ruling.slug, event=event, message_id=None)
+
+    def body_limit(self, head: Head) -> int:
+        """See ``gateway.ports.Front``. Only POST on an endpoint has a use for a body."""
+        return self.snapshot.body_bytes if head.server is not None and head.verb == "POST" else 0
+
+    def broken(self, error: Exception, address: str) -> Reply:
+        """See ``gateway.ports.Front``."""
+        event = self._ids.mint()
+        shown = error if isinstance(error, DoorwardError) else CallerError("malformed", "The request is malformed.")
+        self._recorder.broken(shown, event, address)
+        return answers.failed(shown, event=event, message_id=None, close=True)
+
+    # -- bodies -------------------------------------------------------------------------------------------------
+
+    def body(self, head: Head, body: bytes, responder: Responder) -> None:
+        """See ``gateway.ports.Front``."""
+        if head.server is None:
+            return responder.answer(self._document(head))
+        snapshot = self.snapshot
+        if self._freshness.is_stale(snapshot.generation):
+            return responder.answer(answers.NOT_READY)
+        event = self._ids.mint()
+        try:
+            self._serve(snapshot, head, body, responder, event)
+        except CallerError as error:
+            self._recorder.caller_error(head, error, event, responder.address)
+            responder.answer(answers.failed(error, event=event, message_id=error.message_id))
+        except Exception as error:  # noqa: BLE001 - the last net: a bug answers 500 and never leaks
+            _log.error("exchange failed", exc_info=error, extra={"event": event})
+            responder.answer(answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None))
+
+    def _serve(self, snapshot: Snapshot, head: Head, body: bytes, responder: Responder, event: str) -> None:
+        if head.verb != "POST":
+            return self._stream_or_end(snapshot, head, body, responder)
+        message = parse_message(body)
+        try:
+            era = classify(head.fields.get("mcp-protocol-version"), message)
+            if era == "modern":
+                return self._modern.post(snapshot.desk, head, message, body, responder, event)
+            if message.method != "initialize" and self._is_elsewhere(head):
+                return self._hand_over(head, body, responder)
+            return self._legacy.post(snapshot.desk, head, message, body, responder, event)
+        except CallerError as error:
+            error.message_id = message.id if message.kind == "request" else None
+            raise
+
+    def _stream_or_end(self, snapshot: Snapshot, head: Head, body: bytes, responder: Responder) -> None:
+        if self._is_elsewhere(head):
+            return self._hand_over(head, body, responder)
+        if head.verb == "GET":
+            return self._legacy.get(snapshot.desk, head, responder)
+        return self._legacy.delete(head, responder)
+
+    def _document(self, head: Head) -> Reply:
+        if head.verb not in _READABLE:
+            return Reply(405, b"Allow: GET, HEAD\r\n" + answers.JSON_FIELDS, b'{"error":"method not allowed"}')
+        if head.path == "/healthz":
+            return Reply(200, answers.JSON_FIELDS, b'{"status":"ok"}')
+        if head.path == "/readyz":
+            ready = self._is_ready() and not self._freshness.is_stale(self.snapshot.generation)
+            return Reply(200, answers.JSON_FIELDS, b'{"status":"ready"}') if ready else answers.NOT_READY
+        return self.snapshot.routes.documents[head.path]
+
+    # -- sessions of other workers ------------------------------------------------------------------------------
+
+    def _is_elsewhere(self, head: Head) -> bool:
+        session_id = head.fields.get("mcp-session-id", "")
+        principal = head.principal or LOCAL
+        if not session_id or self.table.find(session_id, principal.key, head.server or FEDERATED) is not None:
+            return False
+        owner = self.table.owner(session_id)
+        return self._relay is not None and owner is not None and owner.worker != self.table.seat.worker
+
+    def _hand_over(self, head: Head, body: bytes, responder: Responder) -> None:
+        owner = self.table.owner(head.fields.get("mcp-session-id", ""))
+        client = RelayingClient(responder, self._owner_gone)
+        if owner is None or self._relay is None or not self._relay(
+            owner.worker, pack(head, body, responder.address), client
+        ):
+            responder.answer(self._legacy.missing(head))
+
+    def _owner_gone(self, responder: Responder, started: bool) -> None:  # noqa: FBT001 - a callback of the relay
+        """The worker that owned the session died: the client learns that its session is over (SF-24)."""
+        if started:
+            responder.abort()
+        else:
+            head = Head(verb="", path="", query="", fields={"mcp-session-id": "gone"}, repeated=frozenset())
+            responder.answer(self._legacy.missing(head))
+
+    def accept_relay(self, payload: dict[str, Any], responder_of: Callable[[str], RelayedResponder]) -> None:
+        """Serve a request that another worker has authenticated and handed over."""
+        head, body, address = unpack(payload)
+        responder = responder_of(address)
+        snapshot = self.snapshot
+        event = self._ids.mint()
+        principal = head.principal or LOCAL
+        if self.table.find(head.fields.get("mcp-session-id", ""), principal.key, head.server or FEDERATED) is None:
+            return responder.answer(self._legacy.missing(head))
+        try:
+            self._serve(snapshot, head, body, responder, event)
+        except CallerError as error:
+            self._recorder.caller_error(head, error, event, address)
+            responder.answer(answers.failed(error, event=event, message_id=error.message_id))
+        except Exception as error:  # noqa: BLE001 - the last net
+            _log.error("exchange failed", exc_info=error, extra={"event": event})
+            responder.answer(answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None))
+        return None

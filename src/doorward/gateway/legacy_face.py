@@ -1,0 +1,351 @@
+"""The 2025 era towards clients: sessions, POST, GET and DELETE (2025-11-25 basic/transports, basic/lifecycle)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from doorward.base.errors import CallerError, UpstreamError
+from doorward.controls.control import Call, Head, Refuse
+from doorward.gateway import answers
+from doorward.gateway.desk import DeafSink, Desk
+from doorward.gateway.exchange import Exchange
+from doorward.gateway.fanout import FanLink
+from doorward.gateway.naming import address, is_addressed, item_of, renamer
+from doorward.gateway.pipeline import Ruling
+from doorward.gateway.ports import Cancel, Link, Reply, Responder, Sink
+from doorward.gateway.routes import FEDERATED
+from doorward.gateway.sessions import Session, SessionTable
+from doorward.identity.principal import LOCAL, Principal
+from doorward.protocol import codes
+from doorward.protocol.json_door import encode_json
+from doorward.protocol.message import Message
+
+_SESSION_ENDED = Reply(
+    404, answers.JSON_FIELDS, answers.error_body(None, codes.INVALID_REQUEST, "Session not found; initialize again.")
+)
+_SESSION_MISSING = Reply(
+    400, answers.JSON_FIELDS, answers.error_body(None, codes.INVALID_REQUEST, "The Mcp-Session-Id header is missing.")
+)
+
+
+class CommonSink:
+    """What one server says on its own, towards a session's common stream."""
+
+    def __init__(self, desk: Desk, session: Session, server: str, link: Link) -> None:
+        self._desk = desk
+        self._session = session
+        self._server = server
+        self._link = link
+        self._rename = renamer(server) if session.endpoint == FEDERATED else None
+
+    @property
+    def is_paused(self) -> bool:
+        """See ``gateway.ports.Sink``."""
+        return self._session.common.is_paused
+
+    @property
+    def on_writable(self) -> Any:
+        """See ``gateway.ports.Sink``."""
+        return self._session.common.on_writable
+
+    @on_writable.setter
+    def on_writable(self, wake: Any) -> None:
+        self._session.common.on_writable = wake
+
+    def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
+        """Our own stream is open already."""
+
+    def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
+        """Pass on what the client may hear; responses have no place here (SF-28)."""
+        session = self._session
+        if message.kind == "response" or session.is_over:
+            return
+        capabilities = self._desk.declared(self._server, session.capabilities)
+        if self._desk.may_tell(message, self._server, capabilities, session, "legacy", self._link):
+            if self._rename is not None:
+                self._rename(message)
+            session.common.send(encode_json(message.value))
+
+    def done(self) -> None:
+        self._session.listening.pop(self._server, None)
+
+    def failed(self, error: UpstreamError) -> None:
+        self._session.listening.pop(self._server, None)
+
+
+class LegacyFace:
+    """Serve requests of legacy clients whose sessions live in this worker."""
+
+    def __init__(self, table: SessionTable) -> None:
+        self._table = table
+
+    def post(
+        self, desk: Desk, head: Head, message: Message, body: bytes, responder: Responder, event: str
+    ) -> None:
+        """Serve one message of a legacy client."""
+        principal = head.principal or LOCAL
+        if message.method == "initialize" and message.kind == "request":
+            return self._initialize(desk, head, principal, message, body, responder, event)
+        session = self.session_of(head, principal)
+        if session is None:
+            return responder.answer(self.missing(head))
+        session.token_id = principal.token_id
+        if message.kind == "response":
+            return self._answer(session, message, responder)
+        call = self._call(desk, head, principal, session, message, event)
+        call.address = responder.address
+        if message.kind == "notification":
+            return self._notify(desk, call, session, responder, body)
+        if message.id in session.flights:
+            raise CallerError("id-in-use", "This request id is in use in this session already.")
+        exchange = Exchange(desk, call, responder, body, session)
+        if call.server != FEDERATED and session.endpoint == FEDERATED:
+            exchange.rename = renamer(call.server)
+        exchange.route = self._route_of(desk, session)
+        return exchange.start()
+
+    @staticmethod
+    def missing(head: Head) -> Reply:
+        """The answer when a request has no usable session (SF-23, SF-24)."""
+        return _SESSION_ENDED if head.fields.get("mcp-session-id") else _SESSION_MISSING
+
+    def session_of(self, head: Head, principal: Principal) -> Session | None:
+        """The session that a head names, if it is this principal's."""
+        session_id = head.fields.get("mcp-session-id", "")
+        return self._table.find(session_id, principal.key, head.server or FEDERATED) if session_id else None
+
+    @staticmethod
+    def _call(
+        desk: Desk, head: Head, principal: Principal, session: Session, message: Message, event: str
+    ) -> Call:
+        server, sent = session.endpoint, message
+        if server == FEDERATED and message.kind == "request" and is_addressed(message.method):
+            found = address(message)
+            if found is not None and found[0] in desk.servers:
+                server, message = found
+        call = Call(head=head, principal=principal, server=server, era="legacy", message=message, event=event)
+        call.sent = sent
+        call.session = session.id
+        call.version = session.version
+        call.capabilities = desk.declared(server, session.capabilities) if server else session.capabilities
+        call.item = item_of(message)
+        return call
+
+    def _route_of(self, desk: Desk, session: Session) -> Any:
+        def route(exchange: Exchange) -> None:
+            call = exchange.call
+            if call.message.method == "ping":
+                pong = Message("response", "", call.message.id, None, {"jsonrpc": "2.0", "id": None, "result": {}})
+                exchange.answer_locally(pong)
+            elif call.server == FEDERATED and is_addressed(call.message.method):
+                exchange.refuse(unknown_item(call.message.method))
+            elif call.server == FEDERATED:
+                exchange.go(FanLink(desk, exchange, dict(session.links), "legacy"))
+            else:
+                exchange.go(session.links.get(call.server) or UpstreamError("upstream-absent", _ABSENT))
+
+        return route
+
+    def _notify(self, desk: Desk, call: Call, session: Session, responder: Responder, body: bytes) -> None:
+        message = call.message
+        targets = list(session.links.values())
+        if message.method == "notifications/cancelled":
+            request_id = message.params.get("requestId") if message.params is not None else None
+            flight = session.flights.get(request_id) if isinstance(request_id, (str, int)) else None
+            targets = [flight.link] if flight is not None and flight.link is not None else []
+        exchange = Exchange(desk, call, responder, body, session)
+        exchange.route = lambda going: going.go(_ManyLinks(targets))
+        exchange.start()
+
+    @staticmethod
+    def _answer(session: Session, message: Message, responder: Responder) -> None:
+        """Hand the client's answer to the server that asked; an answer nobody waits for is dropped."""
+        asked = session.asked.pop(message.id, None) if isinstance(message.id, str) else None
+        if asked is not None:
+            message.id = message.value["id"] = asked.id
+            asked.link.post(message, DeafSink())
+        responder.answer(answers.ACCEPTED)
+
+    # -- initialize ---------------------------------------------------------------------------------------------
+
+    def _initialize(
+        self,
+        desk: Desk,
+        head: Head,
+        principal: Principal,
+        message: Message,
+        body: bytes,
+        responder: Responder,
+        event: str,
+    ) -> None:
+        endpoint = head.server or FEDERATED
+        if self._table.is_full:
+            raise CallerError("sessions-full", "Too many sessions are open; try again later.", status=429)
+        params = message.params or {}
+        offered = params.get("protocolVersion")
+        version = offered if offered in codes.LEGACY_VERSIONS else codes.LEGACY_VERSIONS[-1]
+        declared = params.get("capabilities")
+        call = Call(head=head, principal=principal, server=endpoint, era="legacy", message=message, event=event)
+        call.address = responder.address
+        call.version = str(version)
+        call.capabilities = declared if isinstance(declared, dict) else {}
+        exchange = Exchange(desk, call, responder, body, None)
+        opening = _Opening(self._table, desk, exchange, call.capabilities)
+        exchange.on_result = opening.opened
+        exchange.route = opening.route
+        exchange.start()
+
+    # -- GET and DELETE -----------------------------------------------------------------------------------------
+
+    def get(self, desk: Desk, head: Head, responder: Responder) -> None:
+        """Open the common stream, or resume a stream after ``Last-Event-ID``."""
+        principal = head.principal or LOCAL
+        session = self.session_of(head, principal)
+        if session is None:
+            return responder.answer(self.missing(head))
+        session.token_id = principal.token_id
+        last = head.fields.get("last-event-id", "")
+        if last:
+            found = session.stream_after(last)
+            if found is None:
+                return responder.answer(_SESSION_ENDED)
+            stream, after = found
+            stream.expires_at = principal.expires_at
+            stream.attach(responder, after)
+            for flight in list(session.flights.values()):
+                if flight.stream is stream:
+                    flight.resume()
+            if stream is not session.common:
+                return None
+        else:
+            session.common.expires_at = principal.expires_at
+            session.common.attach(responder, None)
+            if session.version >= "2025-11-25":
+                session.common.prime()
+        for server, link in session.links.items():
+            if server not in session.listening:
+                session.listening[server] = _nothing
+                cancel = link.listen("", CommonSink(desk, session, server, link))
+                if server in session.listening:
+                    session.listening[server] = cancel
+        return None
+
+    def delete(self, head: Head, responder: Responder) -> None:
+        """End the session."""
+        session = self.session_of(head, head.principal or LOCAL)
+        if session is None:
+            return responder.answer(self.missing(head))
+        self._table.drop(session)
+        return responder.answer(Reply(200, b""))
+
+
+_ABSENT = "This server was not available when the session began; start a new session."
+
+
+def _nothing() -> None:
+    """Cancel what has not begun."""
+
+
+def unknown_item(method: str) -> Ruling:
+    """The refusal for an item that does not exist or that this caller may not see: they answer alike."""
+    texts = {"tools/call": answers.UNKNOWN_TOOL, "prompts/get": answers.UNKNOWN_PROMPT}
+    tell = texts.get(method, answers.UNKNOWN_RESOURCE)
+    return Ruling("ask-policy", Refuse(reason="no such item", tell=tell, code=codes.INVALID_PARAMS))
+
+
+class _ManyLinks:
+    """A notification to every server of a session: accepted when the last of them has taken it."""
+
+    def __init__(self, links: list[Link]) -> None:
+        self._links = links
+
+    def post(self, message: Message, sink: Sink) -> Cancel:
+        """Send to all; failures do not matter to a notification."""
+        left = [len(self._links)]
+        if not self._links:
+            sink.done()
+
+        class Part(DeafSink):
+            def done(self) -> None:
+                left[0] -= 1
+                if left[0] == 0:
+                    sink.done()
+
+            def failed(self, error: UpstreamError) -> None:
+                self.done()
+
+        for link in self._links:
+            link.post(message, Part())
+        return _nothing
+
+    def listen(self, last_event_id: str, sink: Sink) -> Cancel:  # noqa: ARG002 - part of the port
+        """Notifications have nothing to listen to."""
+        return _nothing
+
+    def close(self) -> None:
+        """Nothing is owned here."""
+
+
+class _Opening:
+    """An ``initialize`` under way: finds the links, and makes the session once the servers have agreed."""
+
+    def __init__(self, table: SessionTable, desk: Desk, exchange: Exchange, capabilities: dict[str, Any]) -> None:
+        self._table = table
+        self._desk = desk
+        self._exchange = exchange
+        self._capabilities = capabilities
+        self._links: dict[str, Link] = {}
+
+    def route(self, exchange: Exchange) -> None:
+        """Reach the server, or all servers that the caller may use."""
+        call, desk = exchange.call, self._desk
+        if call.server != FEDERATED:
+            call.message = self._cut(call.message, call.server)
+            return self._reach(call.server, exchange.go)
+        names = [name for name in desk.servers if desk.may_use_server(call.principal, name)]
+        if not names:
+            return exchange.go(FanLink(desk, exchange, {}, "legacy"))
+        left = [len(names)]
+
+        def reached(_: Link | UpstreamError) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                ordered = {name: self._links[name] for name in names if name in self._links}
+                exchange.go(FanLink(desk, exchange, ordered, "legacy", self._cut))
+
+        for name in names:
+            self._reach(name, reached)
+        return None
+
+    def _reach(self, server: str, then: Any) -> None:
+        call = self._exchange.call
+
+        def ready(link: Link | UpstreamError) -> None:
+            if not isinstance(link, UpstreamError):
+                self._links[server] = link
+            then(link)
+
+        declared = self._desk.declared(server, self._capabilities)
+        self._desk.upstreams[server].link(call.principal.key, "legacy", call.version, declared, ready)
+
+    def _cut(self, message: Message, server: str) -> Message:
+        """The message as this server may see it: with the capabilities it may hear of."""
+        params = dict(message.params or {})
+        params["capabilities"] = self._desk.declared(server, self._capabilities)
+        value = dict(message.value)
+        value["params"] = params
+        return Message(message.kind, message.method, message.id, params, value)
+
+    def opened(self, result: dict[str, Any]) -> None:
+        """The server agreed: make the session and tell the client its id."""
+        call = self._exchange.call
+        version = result.get("protocolVersion")
+        session = self._table.make(call.principal.key, call.server, str(version))
+        session.capabilities = self._capabilities
+        session.token_id = call.principal.token_id
+        session.links = {name: link for name, link in self._links.items() if not getattr(link, "closed", False)}
+        for link in session.links.values():
+            negotiated = getattr(link, "negotiated", None)
+            if negotiated is not None and call.server != FEDERATED:
+                negotiated(str(version))
+        self._exchange.extra_fields = f"Mcp-Session-Id: {session.id}\r\n".encode()

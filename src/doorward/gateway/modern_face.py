@@ -1,0 +1,112 @@
+"""The 2026 era towards clients: every request stands alone (2026-07-28 basic/index, transports/streamable-http)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from doorward.base.errors import CallerError, UpstreamError
+from doorward.controls.control import Call, Head
+from doorward.gateway import answers
+from doorward.gateway.desk import Desk
+from doorward.gateway.exchange import Exchange
+from doorward.gateway.fanout import FanLink
+from doorward.gateway.legacy_face import unknown_item
+from doorward.gateway.naming import address, is_addressed, item_of, renamer
+from doorward.gateway.ports import Link, Responder
+from doorward.gateway.routes import FEDERATED
+from doorward.identity.principal import LOCAL
+from doorward.protocol.message import Message
+
+_VERSION = "io.modelcontextprotocol/protocolVersion"
+_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+
+
+def _cut(message: Message, capabilities: dict[str, Any]) -> Message:
+    """The message with the client capabilities that a server may hear of."""
+    params = dict(message.params or {})
+    meta = dict(params.get("_meta") or {})
+    if meta.get(_CAPABILITIES) == capabilities:
+        return message
+    meta[_CAPABILITIES] = capabilities
+    params["_meta"] = meta
+    value = dict(message.value)
+    value["params"] = params
+    return Message(message.kind, message.method, message.id, params, value)
+
+
+class ModernFace:
+    """Serve requests of modern clients."""
+
+    def post(self, desk: Desk, head: Head, message: Message, body: bytes, responder: Responder, event: str) -> None:
+        """Serve one message. Clients of this era send requests only (SF-55)."""
+        if message.kind == "response":
+            raise CallerError("response-posted", "Clients of this revision do not send responses.")
+        if message.kind == "notification":
+            return responder.answer(answers.ACCEPTED)  # none is defined for HTTP; it goes nowhere
+        principal = head.principal or LOCAL
+        server, own = head.server or FEDERATED, message
+        if server == FEDERATED and is_addressed(message.method):
+            found = address(message)
+            if found is not None and found[0] in desk.servers:
+                server, own = found
+        call = Call(head=head, principal=principal, server=server, era="modern", message=own, event=event)
+        call.sent = message
+        call.address = responder.address
+        meta = (message.params or {}).get("_meta")
+        if isinstance(meta, dict):
+            declared = meta.get(_CAPABILITIES)
+            call.capabilities = declared if isinstance(declared, dict) else {}
+            call.version = str(meta.get(_VERSION, ""))
+        call.item = item_of(own)
+        known = desk.facts.of(server, call.item) if message.method == "tools/call" else None
+        call.schema = known.schema if known is not None else None
+        exchange = Exchange(desk, call, responder, body, None)
+        if server != FEDERATED and head.server == FEDERATED:
+            exchange.rename = renamer(server)
+        exchange.route = self._route_of(desk)
+        return exchange.start()
+
+    def _route_of(self, desk: Desk) -> Any:
+        def route(exchange: Exchange) -> None:
+            call = exchange.call
+            if call.server != FEDERATED:
+                call.capabilities = desk.declared(call.server, call.capabilities)
+                call.message = _cut(call.message, call.capabilities)
+                desk.upstreams[call.server].link(
+                    call.principal.key, "modern", call.version, call.capabilities, exchange.go
+                )
+            elif is_addressed(call.message.method):
+                exchange.refuse(unknown_item(call.message.method))
+            else:
+                self._reach_all(desk, exchange)
+
+        return route
+
+    @staticmethod
+    def _reach_all(desk: Desk, exchange: Exchange) -> None:
+        call = exchange.call
+        names = [name for name in desk.servers if desk.may_use_server(call.principal, name)]
+        links: dict[str, Link] = {}
+        left = [len(names)]
+
+        def cut(message: Message, server: str) -> Message:
+            return _cut(message, desk.declared(server, call.capabilities))
+
+        def arrived() -> None:
+            ordered = {name: links[name] for name in names if name in links}
+            exchange.go(FanLink(desk, exchange, ordered, "modern", cut))
+
+        if not names:
+            return arrived()
+        for name in names:
+
+            def ready(link: Link | UpstreamError, name: str = name) -> None:
+                if not isinstance(link, UpstreamError):
+                    links[name] = link
+                left[0] -= 1
+                if left[0] == 0:
+                    arrived()
+
+            capabilities = desk.declared(name, call.capabilities)
+            desk.upstreams[name].link(call.principal.key, "modern", call.version, capabilities, ready)
+        return None

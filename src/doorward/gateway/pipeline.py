@@ -1,0 +1,225 @@
+"""Run the controls over an exchange: in order, without waiting where nothing waits, and closed on every failure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from inspect import isawaitable
+from typing import Any
+
+import msgspec
+
+from doorward.base.errors import CallerError
+from doorward.controls.control import Call, Control, Facts, Head, Hold, Mode, Note, Refuse, Rewrite
+from doorward.protocol import codes
+from doorward.protocol.envelope import message_of
+from doorward.protocol.message import Message
+
+_log = logging.getLogger("doorward.pipeline")
+_REWRITES_COUNT = 8  # a request that is rewritten more often than this is refused: two controls disagree
+
+Spawn = Callable[[Any], None]  # run a coroutine in the worker's task group
+
+
+class Ruling(msgspec.Struct, frozen=True):
+    """A refusal and the slug of the control that gave it."""
+
+    slug: str
+    refuse: Refuse
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A control and the mode in which it runs."""
+
+    control: Control
+    mode: Mode
+
+
+def _is_overridden(control: Control, hook: str) -> bool:
+    return getattr(type(control), hook) is not getattr(Control, hook)
+
+
+def _crashed(slug: str, error: BaseException) -> Ruling:
+    # SECURITY: a control that raises refuses; nothing turns this into a pass (tests/unit/gateway/test_pipeline.py).
+    _log.error("control crashed", extra={"control": slug, "error": type(error).__name__}, exc_info=error)
+    return Ruling(
+        slug,
+        Refuse(
+            reason=f"control crashed: {type(error).__name__}",
+            tell="A security control could not decide, so the call is refused.",
+            help="Try again later; tell the operator the event id if it persists.",
+            code=codes.POLICY,
+        ),
+    )
+
+
+class Pipeline:
+    """An ordered list of controls, sliced by hook so that hooks which nobody overrides cost nothing."""
+
+    def __init__(self, placed: Sequence[Placed], spawn: Spawn) -> None:
+        self.placed = tuple(placed)
+        self._spawn = spawn
+        active = [one for one in placed if one.mode != "off"]
+        self._head = self._slice(active, "head")
+        self._request = self._slice(active, "request")
+        self._listing = self._slice(active, "listing")
+        self._reply = self._slice(active, "reply")
+        self._notice = self._slice(active, "notice")
+        self._settled = [one.control.settled for one in active if _is_overridden(one.control, "settled")]
+        self.has_reply_hooks = bool(self._reply)
+
+    @staticmethod
+    def _slice(active: Sequence[Placed], hook: str) -> list[tuple[str, Any, bool]]:
+        return [
+            (one.control.slug, getattr(one.control, hook), one.mode == "report")
+            for one in active
+            if _is_overridden(one.control, hook)
+        ]
+
+    def judge_head(self, head: Head, slugs: frozenset[str], *, inside: bool) -> Ruling | None:
+        """Run the head hooks of the controls named in ``slugs`` (``inside``) or of all others."""
+        for slug, hook, report in self._head:
+            if (slug in slugs) is not inside:
+                continue
+            try:
+                verdict = hook(head)
+            except Exception as error:  # noqa: BLE001 - a crash refuses
+                return _crashed(slug, error)
+            if isinstance(verdict, Refuse):
+                if report:
+                    _log.warning("would refuse", extra={"control": slug, "reason": verdict.reason})
+                    continue
+                return Ruling(slug, verdict)
+            if isawaitable(verdict):
+                verdict.close()  # type: ignore[attr-defined]
+                return _crashed(slug, TypeError("a head hook may not wait"))
+        return None
+
+    def judge_request(self, call: Call, then: Callable[[Ruling | None], None]) -> None:
+        """Run the request hooks; ``then`` gets the refusal or None, at once unless a control waits."""
+        self._advance(call, {}, 0, 0, then)
+
+    def _advance(
+        self, call: Call, seen: Facts, index: int, rewrites: int, then: Callable[[Ruling | None], None]
+    ) -> None:
+        hooks = self._request
+        while index < len(hooks):
+            slug, hook, report = hooks[index]
+            try:
+                verdict = hook(call, seen)
+            except Exception as error:  # noqa: BLE001 - a crash refuses
+                return then(_crashed(slug, error))
+            if verdict is not None:
+                if isawaitable(verdict):
+                    return self._spawn(self._wait(verdict, call, seen, index, rewrites, then))
+                ruling, index, rewrites = self._weigh(verdict, slug, call, index, rewrites, report=report)
+                if ruling is not None:
+                    return then(ruling)
+                continue
+            index += 1
+        return then(None)
+
+    async def _wait(
+        self,
+        verdict: Any,
+        call: Call,
+        seen: Facts,
+        index: int,
+        rewrites: int,
+        then: Callable[[Ruling | None], None],
+    ) -> None:
+        slug, _, report = self._request[index]
+        try:
+            settled = await verdict
+        except Exception as error:  # noqa: BLE001 - a crash refuses
+            return then(_crashed(slug, error))
+        ruling = None
+        if settled is None:
+            index += 1
+        else:
+            ruling, index, rewrites = self._weigh(settled, slug, call, index, rewrites, report=report)
+        if ruling is not None:
+            return then(ruling)
+        return self._advance(call, seen, index, rewrites, then)
+
+    def _weigh(
+        self, verdict: Any, slug: str, call: Call, index: int, rewrites: int, *, report: bool
+    ) -> tuple[Ruling | None, int, int]:
+        """Turn one verdict into (refusal or None, next index, rewrites so far)."""
+        match verdict:
+            case Note():
+                call.notes.append(f"{slug}: {verdict.reason}")
+                return None, index + 1, rewrites
+            case Refuse() | Hold() | Rewrite() if report:
+                call.notes.append(f"{slug} would {type(verdict).__name__.lower()}: {verdict.reason}")
+                return None, index + 1, rewrites
+            case Refuse():
+                return Ruling(slug, verdict), index, rewrites
+            case Hold():
+                held = Refuse(reason=verdict.reason, tell=verdict.tell, code=codes.APPROVAL)
+                return Ruling(slug, held), index, rewrites
+            case Rewrite() if rewrites < _REWRITES_COUNT:
+                try:
+                    call.message = message_of(verdict.value)
+                except CallerError as error:
+                    return _crashed(slug, error), index, rewrites
+                call.notes.append(f"{slug} rewrote: {verdict.reason}")
+                return None, 0, rewrites + 1  # shape, policy and argument controls see the new message
+            case _:
+                return _crashed(slug, TypeError(f"unusable verdict {type(verdict).__name__}")), index, rewrites
+
+    def judge_listing(self, call: Call, items: list[dict[str, Any]], key: str) -> Ruling | None:
+        """Let controls judge and filter a list result in place."""
+        for slug, hook, report in self._listing:
+            ruling = self._plain(slug, hook, report, call, call, items, key)
+            if ruling is not None:
+                return ruling
+        return None
+
+    def judge_reply(self, call: Call, reply: Message) -> Ruling | None:
+        """Let controls judge the final response."""
+        for slug, hook, report in self._reply:
+            ruling = self._plain(slug, hook, report, call, call, reply)
+            if ruling is not None:
+                return ruling
+        return None
+
+    def judge_notice(self, notice: Message, server: str, capabilities: dict[str, Any]) -> Ruling | None:
+        """Let controls judge what a server sends on its own."""
+        for slug, hook, report in self._notice:
+            ruling = self._plain(slug, hook, report, None, notice, server, capabilities)
+            if ruling is not None:
+                return ruling
+        return None
+
+    @staticmethod
+    def _plain(slug: str, hook: Any, report: bool, call: Call | None, *arguments: Any) -> Ruling | None:  # noqa: FBT001
+        try:
+            verdict = hook(*arguments)
+        except Exception as error:  # noqa: BLE001 - a crash refuses
+            return _crashed(slug, error)
+        match verdict:
+            case None:
+                return None
+            case Note():
+                if call is not None:
+                    call.notes.append(f"{slug}: {verdict.reason}")
+                return None
+            case Refuse() if report:
+                if call is not None:
+                    call.notes.append(f"{slug} would refuse: {verdict.reason}")
+                return None
+            case Refuse():
+                return Ruling(slug, verdict)
+            case _:
+                if isawaitable(verdict):
+                    verdict.close()  # type: ignore[attr-defined]
+                return _crashed(slug, TypeError(f"unusable verdict {type(verdict).__name__}"))
+
+    def settle(self, call: Call, outcome: str) -> None:
+        """Tell every control that the exchange is over."""
+        for settled in self._settled:
+            try:
+                settled(call, outcome)
+            except Exception:
+                _log.exception("control failed after the exchange")

@@ -1,0 +1,230 @@
+"""Legacy sessions: sealed ids, bound to a principal, capped and expiring (2025-11-25 basic/transports; SF-22..SF-29).
+
+A session lives in the memory of the worker that made it. Its id seals (AES-256-GCM) which worker that is, so that any
+other worker can hand a request over, and nobody can make one up.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from doorward.base import limits
+from doorward.base.clock import Clock
+from doorward.base.errors import CallerError
+from doorward.gateway.ports import Link
+from doorward.gateway.streams import Stream, parse_event_id
+from doorward.protocol.message import MessageId
+
+_NONCE_BYTES = 12
+_AAD = b"doorward session 1"
+_STREAMS_COUNT = 64  # streams a session keeps for resumption
+_PENDING_COUNT = 128  # server requests that wait for the client's answer
+
+
+class Seat(msgspec.Struct, frozen=True):
+    """Which worker owns a session: its index and the random incarnation of its process."""
+
+    worker: int
+    incarnation: bytes  # 8 bytes
+
+
+class SessionSeal:
+    """Mint and open session ids."""
+
+    def __init__(self, key: bytes) -> None:
+        """``key``: 32 bytes, shared by all workers, made anew with each data folder."""
+        self._cipher = AESGCM(key)
+
+    def mint(self, seat: Seat) -> str:
+        """Return a fresh id of visible ASCII."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        plain = seat.worker.to_bytes(2, "big") + seat.incarnation + secrets.token_bytes(16)
+        return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, plain, _AAD)).decode().rstrip("=")
+
+    def open(self, session_id: str) -> Seat | None:
+        """The owner of an id that we minted; None for anything else."""
+        if len(session_id) > 200:
+            return None
+        try:
+            raw = base64.b64decode(session_id + "=" * (-len(session_id) % 4), altchars=b"-_", validate=True)
+            plain = self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _AAD)
+        except (binascii.Error, ValueError, InvalidTag):
+            return None
+        return Seat(int.from_bytes(plain[:2], "big"), plain[2:10])
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request that a server put to the client: where the answer goes."""
+
+    link: Link
+    id: MessageId | None
+    server: str
+
+
+class Session:
+    """What the gateway remembers of one legacy client between its requests."""
+
+    def __init__(self, session_id: str, principal: str, endpoint: str, version: str, now: float) -> None:
+        self.id = session_id
+        self.principal = principal
+        self.endpoint = endpoint  # server name or "" for the federated endpoint
+        self.version = version
+        self.capabilities: dict[str, Any] = {}
+        self.links: dict[str, Link] = {}
+        self.flights: dict[MessageId, Any] = {}  # the client's requests under way, by its id
+        self.tokens: set[MessageId] = set()  # live progress tokens
+        self.asked: dict[str, Asked] = {}
+        self.streams: dict[str, Stream] = {}
+        self.common = Stream("c")  # what servers say on their own
+        self.listening: dict[str, Callable[[], None]] = {}  # server -> cancel of its listening stream
+        self.token_id = ""  # of the access token last presented
+        self.made_at = now
+        self.touched_at = now
+        self.is_over = False
+        self._counter = 0
+
+    def new_stream(self) -> Stream:
+        """Open a stream for one POST; old finished ones give way."""
+        self._counter += 1
+        stream = Stream(f"p{self._counter}")
+        self.streams[stream.key] = stream
+        if len(self.streams) > _STREAMS_COUNT:
+            for key, old in list(self.streams.items()):
+                if old.finished:
+                    del self.streams[key]
+                    break
+        return stream
+
+    def stream_after(self, event_id: str) -> tuple[Stream, int] | None:
+        """The stream that an event id names, and the event's number."""
+        parsed = parse_event_id(event_id)
+        if parsed is None:
+            return None
+        stream = self.common if parsed[0] == self.common.key else self.streams.get(parsed[0])
+        return None if stream is None else (stream, parsed[1])
+
+    def ask(self, link: Link, message_id: MessageId | None, server: str) -> str | None:
+        """Note a server's request and give it an id of ours; None when too many wait."""
+        if len(self.asked) >= _PENDING_COUNT:
+            return None
+        self._counter += 1
+        ours = f"dw-{self._counter}"
+        self.asked[ours] = Asked(link, message_id, server)
+        return ours
+
+    def end(self) -> None:
+        """Close everything that hangs on this session."""
+        if self.is_over:
+            return
+        self.is_over = True
+        for cancel in self.listening.values():
+            cancel()
+        for flight in list(self.flights.values()):
+            flight.session_ended()
+        for stream in (self.common, *self.streams.values()):
+            if not stream.finished:
+                stream.finish()
+        for link in self.links.values():
+            link.close()
+
+
+class SessionTable:
+    """The sessions of this worker."""
+
+    def __init__(self, seal: SessionSeal, seat: Seat, clock: Clock) -> None:
+        self.seal = seal
+        self.seat = seat
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+        self._by_principal: dict[str, dict[str, Session]] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def streams_count(self) -> int:
+        """Client streams that are attached now."""
+        return sum(
+            session.common.is_attached + sum(stream.is_attached for stream in session.streams.values())
+            for session in self._sessions.values()
+        )
+
+    def make(self, principal: str, endpoint: str, version: str) -> Session:
+        """Open a session. Beyond a principal's share its own longest idle session ends; beyond the total: 429.
+
+        Raises: CallerError when the worker is full.
+        """
+        if len(self._sessions) >= limits.SESSIONS_TOTAL:
+            raise CallerError("sessions-full", "Too many sessions are open; try again later.", status=429)
+        own = self._by_principal.setdefault(principal, {})
+        if len(own) >= limits.SESSIONS_PER_PRINCIPAL:
+            self.drop(min(own.values(), key=lambda session: session.touched_at))
+            own = self._by_principal.setdefault(principal, {})
+        session = Session(self.seal.mint(self.seat), principal, endpoint, version, self._clock.monotonic())
+        self._sessions[session.id] = session
+        own[session.id] = session
+        return session
+
+    def find(self, session_id: str, principal: str, endpoint: str) -> Session | None:
+        """The session, if it is this principal's on this endpoint. Anybody else learns nothing (SF-26)."""
+        session = self._sessions.get(session_id)
+        if session is None or session.principal != principal or session.endpoint != endpoint:
+            return None
+        session.touched_at = self._clock.monotonic()
+        return session
+
+    def owner(self, session_id: str) -> Seat | None:
+        """Which worker made an id, when it is a real one."""
+        return self.seal.open(session_id)
+
+    def drop(self, session: Session) -> None:
+        """End a session and forget it."""
+        self._sessions.pop(session.id, None)
+        own = self._by_principal.get(session.principal)
+        if own is not None:
+            own.pop(session.id, None)
+            if not own:
+                del self._by_principal[session.principal]
+        session.end()
+
+    @property
+    def is_full(self) -> bool:
+        """True when no further session may be opened here."""
+        return len(self._sessions) >= limits.SESSIONS_TOTAL
+
+    def sweep(self) -> None:
+        """End what is idle or too old, and streams whose token has run out; called about once a second."""
+        now, wall = self._clock.monotonic(), self._clock.now()
+        for session in list(self._sessions.values()):
+            busy = bool(session.flights) or session.common.is_attached
+            idle = now - session.touched_at > limits.SESSION_IDLE_SECONDS and not busy
+            if idle or now - session.made_at > limits.SESSION_ABSOLUTE_SECONDS:
+                self.drop(session)
+                continue
+            for stream in (session.common, *session.streams.values()):
+                if stream.is_attached and 0 < stream.expires_at < wall:
+                    stream.suspend()
+
+    def keep_alive(self) -> None:
+        """Write a comment on every silent stream, so that nothing between drops it; called every 15 s or so."""
+        for session in self._sessions.values():
+            session.common.keep_alive()
+            for stream in session.streams.values():
+                stream.keep_alive()
+
+    def drop_where(self, condition: Callable[[Session], bool]) -> None:
+        """End the sessions for which ``condition`` holds (a revoked principal, a removed server)."""
+        for session in [one for one in self._sessions.values() if condition(one)]:
+            self.drop(session)
+
+    def close(self) -> None:
+        """End all sessions."""
+        for session in list(self._sessions.values()):
+            self.drop(session)

@@ -1,0 +1,138 @@
+"""One event stream towards a legacy client: numbered events, a bounded replay buffer, a client that comes and goes.
+
+Implements 2025-11-25 basic/transports "Resumability and Redelivery": event ids are unique in the session, name their
+stream, and a stream never replays another stream's messages.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from doorward.base import limits
+from doorward.gateway.answers import STREAM_FIELDS
+from doorward.gateway.ports import Responder
+from doorward.protocol.sse import write_event
+
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class Stream:
+    """Events for one POST, or for what the server says on its own."""
+
+    __slots__ = (
+        "_buffer",
+        "_buffer_bytes",
+        "_delivered",
+        "_sequence",
+        "expires_at",
+        "finished",
+        "heard",
+        "key",
+        "on_writable",
+        "responder",
+        "upstream_event",
+        "waits_upstream",
+    )
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.responder: Responder | None = None
+        self.finished = False
+        self.heard = False  # something was written since the last keep-alive round
+        self.upstream_event = ""  # last event id that the server gave: where to resume it
+        self.waits_upstream = False  # the server closed its stream early and wants to be asked again
+        self.on_writable: Callable[[], None] | None = None
+        self.expires_at = 0.0  # Unix seconds: when the token behind the attached client ends; 0 is never
+        self._sequence = 0
+        self._delivered = 0  # the last event that was written to some client
+        self._buffer: deque[tuple[int, bytes]] = deque()
+        self._buffer_bytes = 0
+
+    @property
+    def is_paused(self) -> bool:
+        """True while the attached client cannot take more."""
+        return self.responder is not None and self.responder.is_paused
+
+    @property
+    def is_attached(self) -> bool:
+        """True while a client listens."""
+        return self.responder is not None
+
+    def attach(self, responder: Responder, after: int | None, extra_fields: bytes = b"") -> None:
+        """Start the answer to a client, with all kept events after ``after`` (None: those no client got yet)."""
+        after = self._delivered if after is None else after
+        previous = self.responder
+        self.responder = responder
+        if previous is not None:
+            previous.end()  # a client that resumes a stream replaces itself
+        responder.on_gone = self._gone_of(responder)
+        responder.on_writable = self._writable
+        responder.start(200, STREAM_FIELDS + extra_fields)
+        for sequence, event in self._buffer:
+            if sequence > after:
+                responder.write(event)
+                self._delivered = max(self._delivered, sequence)
+        if self.finished:
+            self._end()
+
+    def _gone_of(self, responder: Responder) -> Callable[[], None]:
+        def gone() -> None:
+            if self.responder is responder:
+                self.responder = None
+                self._writable()  # a source must not stay paused for a client that left
+
+        return gone
+
+    def _writable(self) -> None:
+        wake, self.on_writable = self.on_writable, None
+        if wake is not None:
+            wake()
+
+    def prime(self, retry_ms: int | None = None) -> None:
+        """Send an event id with empty data, so that the client can resume from the very start."""
+        self.send(b"", retry_ms)
+
+    def send(self, data: bytes, retry_ms: int | None = None) -> None:
+        """Send one message (or an empty priming event) and keep it for resumption."""
+        self._sequence += 1
+        event = write_event(data, f"{self.key}-{self._sequence}", retry_ms)
+        self._buffer.append((self._sequence, event))
+        self._buffer_bytes += len(event)
+        while len(self._buffer) > limits.REPLAY_EVENTS or (
+            self._buffer_bytes > limits.REPLAY_BYTES and len(self._buffer) > 1
+        ):
+            self._buffer_bytes -= len(self._buffer.popleft()[1])
+        self.heard = True
+        if self.responder is not None:
+            self.responder.write(event)
+            self._delivered = self._sequence
+
+    def keep_alive(self) -> None:
+        """Write a comment if nothing else was written since the last round."""
+        if self.responder is not None and not self.heard and not self.finished:
+            self.responder.write(KEEP_ALIVE)
+        self.heard = False
+
+    def finish(self) -> None:
+        """Nothing more will come on this stream."""
+        self.finished = True
+        self._end()
+
+    def suspend(self) -> None:
+        """End the client's answer for now; the stream can be resumed."""
+        self._end()
+
+    def _end(self) -> None:
+        responder, self.responder = self.responder, None
+        if responder is not None:
+            responder.on_gone = None
+            responder.end()
+
+
+def parse_event_id(event_id: str) -> tuple[str, int] | None:
+    """Stream key and sequence number of one of our event ids."""
+    key, dash, number = event_id.rpartition("-")
+    if not dash or not key or not number.isascii() or not number.isdigit() or len(number) > 12:
+        return None
+    return key, int(number)

@@ -1,0 +1,105 @@
+# Doorward's verbs. `make help` lists those that exist. Needs python3 (3.11 or later, with venv), git and make only.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-input
+export PYTHONDONTWRITEBYTECODE ?=
+
+.PHONY: help
+help:  ## list these verbs
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMPS)/core  ## build .venv with .venv/bin/doorward; does nothing when nothing changed
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Doorward needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Try: make setup PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "python3 has no venv here. On Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
+	@echo "[1/3] making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/build: requirements/build.txt | $(STAMPS)/venv
+	@echo "[2/3] installing what Doorward runs on (hashes checked)"
+	@$(PIP) --require-hashes -r requirements/build.txt
+	@touch $@
+
+$(STAMPS)/requirements: requirements/core.txt $(STAMPS)/build
+	@$(PIP) --require-hashes -r requirements/core.txt
+	@touch $@
+
+$(STAMPS)/core: pyproject.toml $(STAMPS)/requirements
+	@echo "[3/3] installing Doorward itself, in place"
+	@$(PIP) --no-deps --no-index --no-build-isolation --editable .
+	@touch $@
+	@echo "ready: $(BIN)/doorward"
+
+$(STAMPS)/dev: requirements/dev.txt $(STAMPS)/core
+	@echo "[dev] installing the tools of the tests (hashes checked)"
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.PHONY: demo
+demo: setup  ## set up, then run Doorward before two real MCP servers; Ctrl-C ends it
+	@exec $(BIN)/doorward demo
+
+.PHONY: lint
+lint: $(STAMPS)/dev  ## format, lint, types and walls
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: test
+test: lint $(STAMPS)/node  ## set up, then pass all tests (under 25 minutes on two cores)
+	$(BIN)/python -m pytest -m "not full"
+
+.PHONY: test-full
+test-full: lint $(STAMPS)/node  ## all tests, the long ones too
+	$(BIN)/python -m pytest
+
+# Node packages of the tests (SDK clients, conformance suite), with the Node that the dev requirements bring.
+NODE_LOCKS := $(wildcard tests/peers/node/package-lock.json)
+$(STAMPS)/node: $(NODE_LOCKS) $(STAMPS)/dev
+ifneq ($(NODE_LOCKS),)
+	@echo "[node] installing the peers from npm (hashes checked, install scripts off)"
+	@cd tests/peers/node && $(CURDIR)/$(BIN)/npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+endif
+	@touch $@
+
+ifneq ($(wildcard bench/run.py),)
+.PHONY: bench
+bench: $(STAMPS)/dev  ## measure against nginx, Envoy and FastMCP's proxy; writes bench/results
+	$(BIN)/python bench/run.py
+endif
+
+ifneq ($(wildcard tests/fuzz/run.py),)
+.PHONY: fuzz
+fuzz: $(STAMPS)/dev  ## the long form of the fuzz tests
+	$(BIN)/python tests/fuzz/run.py
+endif
+
+ifneq ($(wildcard bench/soak.py),)
+.PHONY: soak
+soak: $(STAMPS)/dev  ## 10^5 connections and 10^3 server starts; processes, descriptors and memory must stay flat
+	$(BIN)/python bench/soak.py
+endif
+
+.PHONY: format
+format: $(STAMPS)/dev  ## write every file the one way
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	$(BIN)/python docs/make_map.py
+
+# Not a part of any test: needs uv, which finds the newest versions that are at least a week old.
+UV_COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --exclude-newer "7 days" --quiet
+.PHONY: requirements
+requirements:  ## choose dependency versions anew (needs uv)
+	$(UV_COMPILE) pyproject.toml -o requirements/core.txt
+	$(UV_COMPILE) --group dev -c requirements/core.txt -o requirements/dev.txt
+	$(UV_COMPILE) requirements/build.in -o requirements/build.txt

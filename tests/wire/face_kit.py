@@ -186,9 +186,7 @@ class ScriptedServer:
 
 
 @contextlib.asynccontextmanager
-async def pool_to(
-    server: ScriptedServer, caps: PoolCaps | None = None
-) -> AsyncIterator[HttpPool]:
+async def pool_to(server: ScriptedServer, caps: PoolCaps | None = None) -> AsyncIterator[HttpPool]:
     loop = asyncio.get_running_loop()
     deadlines = Deadlines(loop, 0.02)
     outbox = Outbox(loop, lambda: None)

@@ -58,7 +58,11 @@ async def test_a_chunked_request_arrives_whole() -> None:
 async def test_pipelined_requests_are_served_in_order() -> None:
     async with face() as bench:
         answer = await bench.say(post(b"one") + post(b"two") + post(b"three", BYE))
-    assert [part.split(b"\r\n\r\n")[1][:5] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"one", b"two", b"three"]
+    assert [part.split(b"\r\n\r\n")[1][:5] for part in answer.split(b"HTTP/1.1 ")[1:]] == [
+        b"one",
+        b"two",
+        b"three",
+    ]
 
 
 async def test_a_pipelined_request_waits_for_an_answer_that_comes_later() -> None:
@@ -103,7 +107,9 @@ async def test_the_answer_to_head_has_no_body() -> None:
 
 async def test_a_refused_head_is_answered_before_its_body_and_the_body_is_never_a_request() -> None:
     front = NotingFront()
-    front.judge = lambda head: Reply(401, b"WWW-Authenticate: Bearer\r\n", b"") if head.verb == "POST" else None
+    front.judge = lambda head: (
+        Reply(401, b"WWW-Authenticate: Bearer\r\n", b"") if head.verb == "POST" else None
+    )
     smuggled = b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n"
     async with face(front) as bench:
         reader, writer = await bench.connect()
@@ -158,7 +164,9 @@ async def test_a_refused_client_is_not_told_to_continue() -> None:
 
 async def test_http_1_0_gets_one_answer_and_the_end_of_the_connection() -> None:
     async with face() as bench:
-        answer = await bench.say(b"POST /x HTTP/1.0\r\n" + HOST + b"Connection: keep-alive\r\nContent-Length: 1\r\n\r\na")
+        answer = await bench.say(
+            b"POST /x HTTP/1.0\r\n" + HOST + b"Connection: keep-alive\r\nContent-Length: 1\r\n\r\na"
+        )
     assert b"Connection: close" in answer
     assert answer.endswith(b"a")
 
@@ -384,6 +392,8 @@ SMUGGLING = {
     "coding list": b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "unknown coding": b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "space before colon": b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "underscore": b"Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "tab in a value": b"X: X\tTransfer-Encoding: chunked\r\n\r\n",
     "vertical tab": b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
     "high byte": b"Transfer-Encoding:\xa0chunked\r\n\r\n0\r\n\r\n",
     "folded line": b"X-A: b\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -458,11 +468,21 @@ ROWS = Path(os.environ.get("DOORWARD_SHARED_ROWS", ""))
 @pytest.mark.skipif("DOORWARD_SHARED_ROWS" not in os.environ, reason="needs a folder of attack rows")
 async def test_published_smuggling_rows_never_reach_a_second_request() -> None:
     rows = [json.loads(line) for line in (ROWS / "wire" / "http-smuggling.jsonl").read_text().splitlines()]
-    async with face(caps=FaceCaps(body_seconds=0.1, idle_seconds=0.1, head_seconds=0.1)) as bench:
+    front = NotingFront()
+    front.judge = lambda head: None if head.path == "/x" else Reply(404)
+    async with face(front, FaceCaps(body_seconds=0.1, idle_seconds=0.1, head_seconds=0.1)) as bench:
+        wrong = []
         for row in rows:
             wire = base64.b64decode(row["raw_b64"])
-            for name, value in ((b"{PATH}", b"/x"), (b"{HOST}", b"127.0.0.1"), (b"{TOKEN}", b"t"), (b"{SID}", b"s")):
+            for name, value in (
+                (b"{PATH}", b"/x"),
+                (b"{HOST}", b"127.0.0.1"),
+                (b"{TOKEN}", b"t"),
+                (b"{SID}", b"s"),
+            ):
                 wire = wire.replace(name, value)
             answer = await bench.say(wire)
-            assert answer.count(b"HTTP/1.1 ") <= 1, row["id"]
-            assert all("smuggled" not in head.path for head in bench.front.heads), row["id"]
+            if answer.count(b"HTTP/1.1 ") != 1 or any("smuggled" in head.path for head in front.heads):
+                wrong.append(row["id"])
+            front.heads.clear()
+    assert wrong == []

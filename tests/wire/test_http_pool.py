@@ -56,7 +56,9 @@ async def test_a_response_that_ends_with_its_connection_is_whole() -> None:
 
 
 async def test_interim_responses_are_skipped() -> None:
-    server = ScriptedServer([b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK])
+    server = ScriptedServer(
+        [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK]
+    )
     async with pool_to(server) as pool:
         collector = await ask(pool)
     assert collector.head is not None
@@ -75,7 +77,9 @@ async def test_a_response_without_a_body_is_complete_at_once(status: int) -> Non
 
 
 async def test_a_redirect_is_given_to_the_caller_and_not_followed() -> None:
-    server = ScriptedServer([b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n"])
+    server = ScriptedServer(
+        [b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n"]
+    )
     async with pool_to(server) as pool:
         collector = await ask(pool)
     assert collector.head is not None

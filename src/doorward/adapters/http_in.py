@@ -322,7 +322,9 @@ class HttpFace(asyncio.Protocol):
         if self._closing:
             return
         caps = self._listener.caps
-        self.deadline = self._listener.deadlines.now + (caps.stall_seconds if self.paused else caps.idle_seconds)
+        self.deadline = self._listener.deadlines.now + (
+            caps.stall_seconds if self.paused else caps.idle_seconds
+        )
         if self._buffer or self._stopped:
             self._go_on()
 

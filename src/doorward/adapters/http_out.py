@@ -35,7 +35,9 @@ class PoolCaps(msgspec.Struct, frozen=True):
     waiting: int = 1_024
     connect_seconds: float = 10.0
     response_seconds: float = limits.UPSTREAM_SECONDS
-    idle_seconds: float = 4.0  # below the 5 s after which common servers close, so that no request meets a closing door
+    idle_seconds: float = (
+        4.0  # below the 5 s after which common servers close, so that no request meets a closing door
+    )
     reply_bytes: int = limits.REPLY_BYTES
 
 
@@ -237,7 +239,9 @@ class HttpPool:
             transport.abort()
             self._give_up(exchange, error)
         except TimeoutError:
-            self._give_up(exchange, UpstreamError("upstream-timeout", "The server did not take the connection in time."))
+            self._give_up(
+                exchange, UpstreamError("upstream-timeout", "The server did not take the connection in time.")
+            )
         except (OSError, ssl.SSLError) as error:
             self._give_up(exchange, _gone("The server cannot be reached.", str(error)))
         else:

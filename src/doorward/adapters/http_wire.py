@@ -104,7 +104,11 @@ class ServerWire(asyncio.Protocol):
         self._exchange = None
         never_sent = pool.outbox.forget(self.transport)
         untouched = self._head is None and not self._buffer and not self._interim
-        if not exchange.over and untouched and (never_sent or (self._used and exchange.head.startswith(b"GET "))):
+        if (
+            not exchange.over
+            and untouched
+            and (never_sent or (self._used and exchange.head.startswith(b"GET ")))
+        ):
             pool.retry(exchange)
             return
         pool.release(exchange, None)
@@ -157,7 +161,9 @@ class ServerWire(asyncio.Protocol):
             end = data.find(END_OF_HEAD, 0, limits.HEAD_BYTES)
             if end < 0:
                 if len(data) > limits.HEAD_BYTES:
-                    raise _broke("The server's HTTP response cannot be trusted.", "its response head is too large")
+                    raise _broke(
+                        "The server's HTTP response cannot be trusted.", "its response head is too large"
+                    )
                 self._buffer = data
                 return
             head = self._pool.head_of(data[: end + 4])

@@ -22,7 +22,9 @@ LENGTH_DIGITS = 19  # every such length fits 64 bits, so that no reader overflow
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _FIELDS = rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
-_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([^ \r\n]+) HTTP/([0-9])\.([0-9])\r\n" + _FIELDS)
+# A tab inside a value is lawful and unused, except by those who hope that some reader takes it for the end of a line.
+_TABLESS = rb"(?:" + _TOKEN + rb":[\t ]*(?:[\x21-\x7e\x80-\xff][\x20-\x7e\x80-\xff]*)?\r\n)*\r\n"
+_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([^ \r\n]+) HTTP/([0-9])\.([0-9])\r\n" + _TABLESS)
 _REQUEST_LINE = re.compile(_TOKEN + rb" [^ \r\n]+ HTTP/[0-9]\.[0-9]")
 _RESPONSE = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*)?\r\n" + _FIELDS)
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x5b\x5d-\x7e]*")  # printable ASCII without space, "#" and "\"
@@ -38,6 +40,9 @@ _SINGLE = frozenset(
 _SINGLE_IN_RESPONSES = frozenset(
     {"content-encoding", "content-length", "content-type", "location", "transfer-encoding"}
 )
+_DISGUISED = frozenset(
+    {"transfer_encoding", "content_length"}
+)  # servers with CGI roots read these as the real ones
 
 
 class RequestHead:
@@ -60,7 +65,9 @@ class RequestHead:
         "verb",
     )
 
-    def __init__(self, *, verb: str, path: str, query: str, fields: dict[str, str], repeated: frozenset[str]) -> None:
+    def __init__(
+        self, *, verb: str, path: str, query: str, fields: dict[str, str], repeated: frozenset[str]
+    ) -> None:
         self.verb = verb
         self.path = path  # as sent, without query; percent signs untouched
         self.query = query
@@ -150,7 +157,9 @@ def parse_response_head(block: bytes) -> ResponseHead:
     status = int(block[9:12])
     fields, repeated = _gather(block, None, _SINGLE_IN_RESPONSES, _broke)
     if fields.get("content-encoding", "identity").lower() != "identity":
-        raise UpstreamError("upstream-encoding", "The server compressed its answer although nobody asked for it.")
+        raise UpstreamError(
+            "upstream-encoding", "The server compressed its answer although nobody asked for it."
+        )
     length = fields.get("content-length")
     coding = fields.get("transfer-encoding")
     if coding is not None:
@@ -192,7 +201,9 @@ def _gather(
 ) -> tuple[dict[str, str], frozenset[str]]:
     """Let llhttp read the same head and hold it against our own count of lines."""
     gathered = _Gathered()
-    parser = httptools.HttpResponseParser(gathered) if target is None else httptools.HttpRequestParser(gathered)
+    parser = (
+        httptools.HttpResponseParser(gathered) if target is None else httptools.HttpRequestParser(gathered)
+    )
     try:
         parser.feed_data(block)
     except httptools.HttpParserUpgrade:
@@ -206,6 +217,8 @@ def _gather(
     for raw_name, raw_value in gathered.pairs:
         name = raw_name.decode("ascii").lower()
         value = raw_value.decode("latin-1").strip(" \t")
+        if name in _DISGUISED:
+            raise bad(f"{name} is a framing field in disguise")
         decides = name in single or name.startswith("mcp-")
         if decides and not value.isascii():
             raise bad(f"{name} must be ASCII")
@@ -267,7 +280,9 @@ def _bad(tell: str) -> CallerError:
 
 
 def _too_long() -> CallerError:
-    return CallerError("http-target", f"A request target has at most {limits.TARGET_BYTES} bytes.", status=414)
+    return CallerError(
+        "http-target", f"A request target has at most {limits.TARGET_BYTES} bytes.", status=414
+    )
 
 
 def _too_large() -> CallerError:

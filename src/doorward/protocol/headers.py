@@ -36,7 +36,7 @@ _ONE = ("items", "contains", "unevaluatedItems", "additionalProperties", "proper
 _SOME = ("allOf", "anyOf", "oneOf", "prefixItems")
 _KEYED = ("patternProperties", "dependentSchemas", "$defs", "definitions")
 _POSITIONS_COUNT = 20_000
-_KEPT_SCHEMAS = 2_048
+_KEPT_SCHEMAS = 512
 
 Annotation = tuple[tuple[str, ...], str, str]  # path of property names, header token, JSON type
 
@@ -83,7 +83,7 @@ def modern_fields(message: Message, version: str, schema: dict[str, Any] | None 
         fields.append(("Mcp-Name", encode_value(name)))
     if schema is not None and message.method == "tools/call" and message.params is not None:
         arguments = message.params.get("arguments")
-        for path, token, _ in annotations(schema):
+        for path, token, _ in declared_params(schema):
             text = _render(_value_at(arguments, path))
             if text is not None:
                 fields.append((PARAM_PREFIX + token, encode_value(text)))
@@ -124,7 +124,7 @@ def check_routing(fields: Mapping[str, str], message: Message) -> str | None:
 
 
 def _check_params(fields: Mapping[str, str], arguments: object, schema: dict[str, Any]) -> str | None:
-    for path, token, kind in annotations(schema):
+    for path, token, kind in declared_params(schema):
         field = fields.get((PARAM_PREFIX + token).lower())
         text = _render(value := _value_at(arguments, path))
         if field is None and text is None:
@@ -163,13 +163,20 @@ def _value_at(arguments: object, path: tuple[str, ...]) -> object:
 
 
 # Schemas come from listings that are kept and read again for every call; an entry holds its schema, so ids stay true.
-_kept: dict[int, tuple[dict[str, Any], tuple[Annotation, ...] | str]] = {}
+_kept: dict[int, tuple[dict[str, Any], tuple[Annotation, ...]]] = {}
 
 
-def annotations(schema: dict[str, Any]) -> tuple[Annotation, ...]:
+def declared_params(schema: dict[str, Any]) -> tuple[Annotation, ...]:
     """The header annotations of an inputSchema; none where any of them is invalid: conforming clients drop the tool."""
-    found = _judged(schema)
-    return () if isinstance(found, str) else found
+    kept = _kept.get(id(schema))
+    if kept is not None and kept[0] is schema:
+        return kept[1]
+    judged = _judge(schema)
+    found = () if isinstance(judged, str) else judged
+    if len(_kept) >= _KEPT_SCHEMAS:
+        _kept.pop(next(iter(_kept)))
+    _kept[id(schema)] = (schema, found)
+    return found
 
 
 def invalid_annotations(tool: Mapping[str, Any]) -> str | None:
@@ -177,19 +184,8 @@ def invalid_annotations(tool: Mapping[str, Any]) -> str | None:
     schema = tool.get("inputSchema")
     if not isinstance(schema, dict):
         return None
-    found = _judged(schema)
-    return found if isinstance(found, str) else None
-
-
-def _judged(schema: dict[str, Any]) -> tuple[Annotation, ...] | str:
-    kept = _kept.get(id(schema))
-    if kept is not None and kept[0] is schema:
-        return kept[1]
     found = _judge(schema)
-    if len(_kept) >= _KEPT_SCHEMAS:
-        _kept.pop(next(iter(_kept)))
-    _kept[id(schema)] = (schema, found)
-    return found
+    return found if isinstance(found, str) else None
 
 
 def _judge(schema: dict[str, Any]) -> tuple[Annotation, ...] | str:

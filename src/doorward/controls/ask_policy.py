@@ -1,0 +1,150 @@
+"""Each message is allowed by policy, and lists show only what the caller may use.
+
+An item that the caller may not use answers as one that does not exist (MCP server/tools, error handling):
+``unknown_item`` is that answer, and whoever finds out that an item truly does not exist gives the very same
+one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from doorward.controls.control import Answer, Call, Control, Facts, Head, Refuse
+from doorward.protocol import codes
+
+if TYPE_CHECKING:
+    from doorward.identity.principal import Principal
+    from doorward.policy.engine import Decision
+
+UNKNOWN_TOOL = "Unknown tool. List the tools to see what this caller may use."
+UNKNOWN_PROMPT = "Unknown prompt. List the prompts to see what this caller may use."
+UNKNOWN_RESOURCE = "Resource not found. List the resources to see what this caller may use."
+_RESOURCE_NOT_FOUND = -32002  # 2025 era only; the 2026 era has -32602 in its place
+_UNKNOWN = {
+    "tools/call": UNKNOWN_TOOL,
+    "prompts/get": UNKNOWN_PROMPT,
+    "resources/read": UNKNOWN_RESOURCE,
+    "resources/subscribe": UNKNOWN_RESOURCE,
+    "resources/unsubscribe": UNKNOWN_RESOURCE,
+}
+_LISTED = {  # key of a list result -> (method that uses an item, member that names it)
+    "tools": ("tools/call", "name"),
+    "prompts": ("prompts/get", "name"),
+    "resources": ("resources/read", "uri"),
+    "resourceTemplates": ("templates/read", "uriTemplate"),
+}
+_REFERENCES = {"ref/prompt": ("prompts/get", "name"), "ref/resource": ("templates/read", "uri")}
+
+
+class Policy(Protocol):
+    """What this control asks; ``policy.engine.PolicyEngine`` answers it."""
+
+    def may(self, caller: Principal, method: str, server: str, item: str = "") -> Decision: ...
+
+    def may_use_server(self, caller: Principal, server: str) -> bool: ...
+
+
+def unknown_item(call: Call, reason: str) -> Refuse:
+    """The answer to a call of an item that does not exist, or not for this caller; ``reason`` goes on record
+    only.
+    """
+    tell = _UNKNOWN.get(call.message.method, UNKNOWN_TOOL)
+    old = tell is UNKNOWN_RESOURCE and call.era == "legacy"
+    return Refuse(reason=reason, tell=tell, code=_RESOURCE_NOT_FOUND if old else codes.INVALID_PARAMS)
+
+
+class AskPolicy(Control):
+    """Ask the policy engine about every message, whatever its method, and about every listed item.
+
+    Fails: what the engine cannot decide, it denies.
+    """
+
+    slug: ClassVar[str] = "ask-policy"
+    partly: ClassVar[tuple[str, ...]] = ("S1.1",)
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def head(self, head: Head) -> Answer:
+        """Streams (GET) and the end of sessions (DELETE) carry no message to ask about: the server decides
+        them.
+        """
+        if head.verb == "POST" or not head.server or head.principal is None:
+            return None
+        if self._policy.may_use_server(head.principal, head.server):
+            return None
+        return _no_server(status=403)
+
+    def request(self, call: Call, seen: Facts) -> Answer:
+        if not call.server:
+            # a fan-out: each server's part is asked about, and filtered, under that server's name
+            return None
+        method = call.message.method
+        if method in _UNKNOWN:
+            decision = self._policy.may(call.principal, method, call.server, call.item)
+            if decision.allowed:
+                return None
+            if self._policy.may_use_server(call.principal, call.server):
+                return unknown_item(call, _why(decision))
+            return _no_server()
+        if call.message.kind == "response" or call.message.kind == "notification":
+            return None if self._policy.may_use_server(call.principal, call.server) else _no_server()
+        decision = self._policy.may(call.principal, method, call.server)
+        if not decision.allowed:
+            return (
+                _no_server() if not self._policy.may_use_server(call.principal, call.server) else _no_method()
+            )
+        return self._completion(call) if method == "completion/complete" else None
+
+    def _completion(self, call: Call) -> Answer:
+        """Completing the arguments of a hidden prompt or template would tell that it exists."""
+        reference = (call.message.params or {}).get("ref")
+        kind = reference.get("type") if isinstance(reference, dict) else None
+        if not isinstance(reference, dict) or not isinstance(kind, str) or kind not in _REFERENCES:
+            return None  # nothing that we could hide; the server says what it thinks of it
+        method, member = _REFERENCES[kind]
+        item = reference.get(member)
+        if isinstance(item, str) and self._policy.may(call.principal, method, call.server, item).allowed:
+            return None
+        tell = UNKNOWN_PROMPT if method == "prompts/get" else UNKNOWN_RESOURCE
+        return Refuse(
+            reason="completion of an item that is not allowed", tell=tell, code=codes.INVALID_PARAMS
+        )
+
+    def listing(self, call: Call, items: list[dict[str, Any]], key: str) -> Answer:
+        if key not in _LISTED:
+            return Refuse(reason="a list of an unknown kind", tell="This kind of list is not served.")
+        method, member = _LISTED[key]
+        items[:] = [item for item in items if self._may_see(call, method, item.get(member))]
+        return None
+
+    def _may_see(self, call: Call, method: str, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        server = call.server
+        if not server:  # a merged list: names carry their server, which never holds an underscore
+            server, _, name = name.partition("__")
+        return self._policy.may(call.principal, method, server, name).allowed
+
+
+def _why(decision: Decision) -> str:
+    return decision.reason + "".join(f"; {name}" for name in decision.ids)
+
+
+def _no_server(status: int = 200) -> Refuse:
+    return Refuse(
+        reason="no access to the server",
+        tell="No role of this caller includes this MCP server.",
+        code=codes.POLICY,
+        status=status,
+        help="Ask the operator for a role that names this server, or use a server that your roles name.",
+    )
+
+
+def _no_method() -> Refuse:
+    return Refuse(
+        reason="method not permitted",
+        tell="Policy does not permit this method here.",
+        code=codes.POLICY,
+        help="Ask the operator which policy decides this.",
+    )

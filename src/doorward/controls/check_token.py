@@ -1,0 +1,99 @@
+"""Every request to an MCP endpoint carries a good access token for that endpoint, or is refused before its
+body is read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from doorward.controls.control import Answer, Control, Head, Refuse
+from doorward.identity import metadata
+from doorward.identity.principal import LOCAL
+from doorward.identity.tokens import TokenRefusal
+
+if TYPE_CHECKING:
+    from doorward.identity.tokens import TokenJudge
+
+_HELP = {
+    "missing": "Get a token from the authorization server that the resource metadata names.",
+    "malformed": "Send one header of the form: Authorization: Bearer TOKEN.",
+    "invalid": "Get a fresh token for exactly this MCP server's URL.",
+}
+
+
+class CheckToken(Control):
+    """Authenticate each request by its own token: MCP authorization, access token usage; RFC 6750, RFC 9068.
+
+    Sessions, state handles and addresses prove nothing here. A token in the query is not looked at (RFC 9700
+    §4.3.2). Fails: refuses with 401, 400 for a malformed header, 403 where the scope is too small.
+    """
+
+    slug: ClassVar[str] = "check-token"
+    covers: ClassVar[tuple[str, ...]] = ("M1", "M2")
+    floor: ClassVar[bool] = True
+
+    def __init__(self, judge: TokenJudge | None, public_url: str) -> None:
+        """``judge`` is None where identity is off: every caller is then the principal ``local``."""
+        self._judge = judge
+        self._public_url = public_url
+
+    def head(self, head: Head) -> Answer:
+        if head.server is None:
+            return None  # no MCP endpoint: health, metadata and what answers 404 anyway
+        if self._judge is None:
+            head.principal = LOCAL
+            return None
+        head.principal = None
+        if "authorization" in head.repeated:
+            return self._refuse(head, _TWICE)
+        found = self._judge.judge(head.fields.get("authorization"), head.resource)
+        if isinstance(found, TokenRefusal):
+            if found.retry_at:
+                head.expires_at = _earliest(head.expires_at, found.retry_at)
+            return self._refuse(head, found)
+        head.expires_at = _earliest(head.expires_at, found.expires_at)
+        if metadata.SCOPE not in found.scopes:
+            return self._refuse_scope(head)
+        head.principal = found
+        return None
+
+    def _refuse(self, head: Head, refusal: TokenRefusal) -> Refuse:
+        path = metadata.endpoint_path(head.server or "")
+        told = metadata.challenge(
+            self._public_url,
+            path,
+            error=refusal.error,
+            description=refusal.tell if refusal.error else None,
+        )
+        return Refuse(
+            reason=f"token {refusal.kind}: {refusal.reason}",
+            tell=refusal.tell,
+            status=refusal.status,
+            help=_HELP[refusal.kind],
+            headers=(("WWW-Authenticate", told),),
+        )
+
+    def _refuse_scope(self, head: Head) -> Refuse:
+        tell = "The access token's scope is too small for this MCP server."
+        path = metadata.endpoint_path(head.server or "")
+        told = metadata.challenge(self._public_url, path, error="insufficient_scope", description=tell)
+        return Refuse(
+            reason="insufficient scope",
+            tell=tell,
+            status=403,
+            help="Get a token with all scopes that the challenge names.",
+            headers=(("WWW-Authenticate", told),),
+        )
+
+
+_TWICE = TokenRefusal(
+    "malformed",
+    400,
+    "more than one Authorization header",
+    "The Authorization header came twice.",
+    "invalid_request",
+)
+
+
+def _earliest(first: float, second: float) -> float:
+    return min(first, second) if first else second  # 0 means never

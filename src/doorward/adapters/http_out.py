@@ -46,7 +46,7 @@ class Exchange:
 
     __slots__ = ("body", "deadline", "head", "hold", "over", "paused", "sink", "wire")
 
-    def __init__(self, head: bytes, body: bytes, sink: HttpSink, hold: bool, deadline: float) -> None:
+    def __init__(self, head: bytes, body: bytes, sink: HttpSink, *, hold: bool, deadline: float) -> None:
         self.head = head
         self.body = body
         self.sink = sink
@@ -122,7 +122,9 @@ class HttpPool:
 
     def send(self, head: bytes, body: bytes, sink: HttpSink, *, hold: bool = False) -> Exchange:
         """Send one request; see ``gateway.ports.HttpOrigin``. ``on_fail`` is never called before this returns."""
-        exchange = Exchange(head, body, sink, hold, self.deadlines.now + self.caps.response_seconds)
+        exchange = Exchange(
+            head, body, sink, hold=hold, deadline=self.deadlines.now + self.caps.response_seconds
+        )
         if hold:
             if self._closed or self._holds >= self.caps.holds:
                 self._refuse(exchange)
@@ -229,14 +231,11 @@ class HttpPool:
                     server_hostname=self._server_hostname if self._tls is not None else None,
                 )
             self._wires.add(wire)
-            if self._check_peer is not None:
-                secured = cast("ssl.SSLObject", transport.get_extra_info("ssl_object"))
-                self._check_peer(secured.getpeercert(binary_form=True) or b"")
+            self._look_at_peer(transport)
         except asyncio.CancelledError:
             self._give_up(exchange, _gone("The gateway is closing this server's connections."))
             raise
         except UpstreamError as error:
-            transport.abort()
             self._give_up(exchange, error)
         except TimeoutError:
             self._give_up(
@@ -249,6 +248,17 @@ class HttpPool:
                 self.release(exchange, wire)
             else:
                 wire.begin(exchange)
+
+    def _look_at_peer(self, transport: asyncio.Transport) -> None:
+        """Refuse a server whose certificate is not the expected one, before it has seen a request."""
+        if self._check_peer is None:
+            return
+        secured = cast("ssl.SSLObject", transport.get_extra_info("ssl_object"))
+        try:
+            self._check_peer(secured.getpeercert(binary_form=True) or b"")
+        except UpstreamError:
+            transport.abort()
+            raise
 
     def _give_up(self, exchange: Exchange, error: UpstreamError) -> None:
         self.release(exchange, None)

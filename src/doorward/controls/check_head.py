@@ -38,7 +38,10 @@ class CheckHead(Control):
             case "GET" | "DELETE":
                 return self._judge_session_verb(head, version, is_modern=is_modern)
         return _refuse(
-            "verb", "This endpoint takes POST, GET and DELETE only.", 405, headers=(("Allow", "POST, GET, DELETE"),)
+            "verb",
+            "This endpoint takes POST, GET and DELETE only.",
+            405,
+            headers=(("Allow", "POST, GET, DELETE"),),
         )
 
     def _judge_post(self, head: Head) -> Verdict:
@@ -75,7 +78,7 @@ class CheckHead(Control):
         return None
 
     def request(self, call: Call, seen: Facts) -> Verdict:
-        fields, message = call.head.fields, call.message
+        fields, message = call.head.fields, call.sent  # before federated names were taken apart
         if call.era == "legacy":
             # Nothing of ours reads them in this era, but something before or behind us may.
             if "mcp-method" in fields or "mcp-name" in fields:
@@ -107,7 +110,7 @@ def accepted(accept: str | None) -> tuple[bool, bool]:
         weights[media] = not any(_is_zero(parameter) for parameter in parameters)
 
     def takes(kind: str) -> bool:
-        for media in (kind, kind.split("/")[0] + "/*", "*/*"):
+        for media in (kind, kind.split("/", maxsplit=1)[0] + "/*", "*/*"):
             if media in weights:
                 return weights[media]
         return False

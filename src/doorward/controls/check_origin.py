@@ -73,7 +73,9 @@ def allowed_origins(listen: str, public_origin: str, extra: Iterable[str]) -> fr
 def is_loopback(host: str) -> bool:
     """True for the loopback names and addresses, as they are written in ``listen``."""
     host = host.lower()
-    return host in ("localhost", "::1", "[::1]") or (host.startswith("127.") and host.replace(".", "").isdigit())
+    return host in ("localhost", "::1", "[::1]") or (
+        host.startswith("127.") and host.replace(".", "").isdigit()
+    )
 
 
 def _has_port(authority: str) -> bool:
@@ -83,7 +85,11 @@ def _has_port(authority: str) -> bool:
 def _plain_origin(origin: str) -> str:
     origin = origin.lower()
     scheme, _, rest = origin.partition("://")
-    return origin.removesuffix(":" + _DEFAULT_PORTS[scheme]) if scheme in _DEFAULT_PORTS and _has_port(rest) else origin
+    return (
+        origin.removesuffix(":" + _DEFAULT_PORTS[scheme])
+        if scheme in _DEFAULT_PORTS and _has_port(rest)
+        else origin
+    )
 
 
 def _refuse(reason: str, tell: str, status: int) -> Refuse:

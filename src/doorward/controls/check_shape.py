@@ -81,7 +81,9 @@ class CheckShape(Control):
         if not faults:
             return None
         items[:] = kept
-        return Note(f"dropped {len(faults)} of {len(faults) + len(kept)} {key}: {'; '.join(sorted(set(faults)))}")
+        return Note(
+            f"dropped {len(faults)} of {len(faults) + len(kept)} {key}: {'; '.join(sorted(set(faults)))}"
+        )
 
 
 def fault_in_params(method: str, params: dict[str, Any]) -> str | None:
@@ -166,7 +168,11 @@ def _complete(params: dict[str, Any]) -> str | None:
         return "ref is not an object with a type."
     if type(ref.get("name", ref.get("uri"))) is not str:
         return "ref names neither a prompt nor a resource."
-    if type(argument) is not dict or type(argument.get("name")) is not str or type(argument.get("value")) is not str:
+    if (
+        type(argument) is not dict
+        or type(argument.get("name")) is not str
+        or type(argument.get("value")) is not str
+    ):
         return "argument is not an object with a name and a value."
     return None
 
@@ -224,7 +230,11 @@ def fault_in_tool(tool: object, is_modern: bool) -> str | None:  # noqa: FBT001 
 
 
 def _fault_in_prompt(prompt: object, is_modern: bool) -> str | None:  # noqa: ARG001, FBT001
-    if type(prompt) is not dict or type(prompt.get("name")) is not str or not 0 < len(prompt["name"]) <= _NAME_CHARS:
+    if (
+        type(prompt) is not dict
+        or type(prompt.get("name")) is not str
+        or not 0 < len(prompt["name"]) <= _NAME_CHARS
+    ):
         return "its name is not a string of 1 to 128 characters"
     return None
 

@@ -73,9 +73,13 @@ class Head(RequestHead):
         "server",
     )
 
-    def __init__(self, *, verb: str, path: str, query: str, fields: dict[str, str], repeated: frozenset[str]) -> None:
+    def __init__(
+        self, *, verb: str, path: str, query: str, fields: dict[str, str], repeated: frozenset[str]
+    ) -> None:
         super().__init__(verb=verb, path=path, query=query, fields=fields, repeated=repeated)
-        self.server: str | None = None  # protected server's name; "" is the federated endpoint; None is no MCP path
+        self.server: str | None = (
+            None  # protected server's name; "" is the federated endpoint; None is no MCP path
+        )
         self.resource = ""  # the OAuth resource of this endpoint, from configuration only
         self.principal: Principal | None = None  # set by check-token
         self.accepts_json = False
@@ -121,7 +125,9 @@ class Call:
         self.item = ""  # tool or prompt name, resource URI, or ""
         self.session = ""  # the gateway's session id (legacy era) or ""
         self.version = ""  # MCP revision in force
-        self.capabilities: dict[str, Any] = {}  # what this client declared (initialize, or _meta of the request)
+        self.capabilities: dict[
+            str, Any
+        ] = {}  # what this client declared (initialize, or _meta of the request)
         self.schema: dict[str, Any] | None = None  # the tool's inputSchema as last listed for this server
         self.read_only = False  # by the readOnlyHint last listed
         self.notes: list[str] = []

@@ -12,16 +12,10 @@ from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Era, MessageId
 
 JSON_FIELDS = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
-STREAM_FIELDS = (
-    b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
-)
+STREAM_FIELDS = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
 ACCEPTED = Reply(202)
 NOT_FOUND = Reply(404, JSON_FIELDS, b'{"error":"not found"}')
 NOT_READY = Reply(503, b"Retry-After: 1\r\n" + JSON_FIELDS, b'{"error":"not ready"}')
-
-UNKNOWN_TOOL = "Unknown tool. List the tools to see what this caller may use."
-UNKNOWN_PROMPT = "Unknown prompt. List the prompts to see what this caller may use."
-UNKNOWN_RESOURCE = "Resource not found. List the resources to see what this caller may use."
 
 # Errors for which the modern era demands a status of its own (2026-07-28 basic/transports/streamable-http).
 _MODERN_STATUS = {
@@ -53,7 +47,9 @@ def error_body(
     return encode_json(value)
 
 
-def _data(control: str, reason: str, event: str, help_text: str, extra: dict[str, Any] | None) -> dict[str, Any]:
+def _data(
+    control: str, reason: str, event: str, help_text: str, extra: dict[str, Any] | None
+) -> dict[str, Any]:
     data: dict[str, Any] = {"control": control, "reason": reason, "event": event, "help": help_text}
     if extra:
         data.update(extra)
@@ -77,7 +73,12 @@ def refused(
     close: bool = False,
 ) -> Reply:
     """The answer to a request that a control refused."""
-    if deny_as == "tool-result" and method == "tools/call" and refuse.status == 200 and message_id is not None:
+    if (
+        deny_as == "tool-result"
+        and method == "tools/call"
+        and refuse.status == 200
+        and message_id is not None
+    ):
         return Reply(200, JSON_FIELDS, _tool_result(refuse, slug, event, message_id, era))
     data = _data(slug, refuse.tell, event, refuse.help or "Show the event id to the operator.", refuse.extra)
     body = error_body(message_id, refuse.code, refuse.tell, data)
@@ -99,7 +100,12 @@ def _tool_result(refuse: Refuse, slug: str, event: str, message_id: MessageId, e
 
 
 def failed(
-    error: DoorwardError, *, event: str, message_id: MessageId | None, era: Era | None = None, close: bool = False
+    error: DoorwardError,
+    *,
+    event: str,
+    message_id: MessageId | None,
+    era: Era | None = None,
+    close: bool = False,
 ) -> Reply:
     """The answer to a request that could not be served."""
     match error:
@@ -115,7 +121,9 @@ def failed(
             return Reply(200 if message_id is not None else 502, JSON_FIELDS, body, close)
         case StoreError():
             data = _data("keep-ledger", error.tell, event, "The operator has to look at the gateway.", None)
-            return Reply(503, JSON_FIELDS, error_body(message_id, codes.INTERNAL_ERROR, error.tell, data), close)
+            return Reply(
+                503, JSON_FIELDS, error_body(message_id, codes.INTERNAL_ERROR, error.tell, data), close
+            )
         case _:
             data = _data("gateway", "internal error", event, "Show the event id to the operator.", None)
             body = error_body(message_id, codes.INTERNAL_ERROR, "The gateway could not serve this.", data)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from doorward.base.errors import DoorwardError, StoreError, UpstreamError
-from doorward.controls.control import Call, Refuse
+from doorward.controls.ask_policy import AskPolicy, unknown_item
+from doorward.controls.control import Call
 from doorward.gateway import answers
 from doorward.gateway.desk import Desk
 from doorward.gateway.pipeline import Ruling
@@ -33,21 +34,36 @@ LISTS = {
 }
 # Results that carry cache hints in the 2026 era (server/utilities/caching); ours vary by caller, hence private.
 _CACHEABLE = frozenset({*LISTS, "server/discover", "resources/read"})
-_UNKNOWN_TOOL = Ruling(
-    "ask-policy", Refuse(reason="no list has named this tool", tell=answers.UNKNOWN_TOOL, code=codes.INVALID_PARAMS)
-)
 
 
 class Exchange:
     """A posted message on its way, and the sink for the server's answer to it."""
 
     __slots__ = (
-        "_cancel", "_decided", "_streaming", "call", "desk", "extra_fields", "finished", "link", "on_result",
-        "on_writable", "rename", "request_digest", "responder", "route", "session", "started_ns", "stream", "token",
+        "_cancel",
+        "_decided",
+        "_streaming",
+        "call",
+        "desk",
+        "extra_fields",
+        "finished",
+        "link",
+        "on_result",
+        "on_writable",
+        "rename",
+        "request_digest",
+        "responder",
+        "route",
+        "session",
+        "started_ns",
+        "stream",
+        "token",
         "upstream_requests",
     )
 
-    def __init__(self, desk: Desk, call: Call, responder: Responder, body: bytes, session: Session | None) -> None:
+    def __init__(
+        self, desk: Desk, call: Call, responder: Responder, body: bytes, session: Session | None
+    ) -> None:
         self.desk = desk
         self.call = call
         self.responder = responder
@@ -104,7 +120,7 @@ class Exchange:
         if self.finished:
             return
         if not exists:
-            self.refuse(_UNKNOWN_TOOL)
+            self.refuse_unknown("no list has named this tool")
             return
         known = self.desk.facts.of(self.call.server, self.call.item)
         self.call.read_only = known is not None and known.read_only
@@ -123,7 +139,9 @@ class Exchange:
         if self.finished:
             return
         if error is not None:
-            self._finish_with(answers.failed(error, event=self.call.event, message_id=self.call.message.id), "error")
+            self._finish_with(
+                answers.failed(error, event=self.call.event, message_id=self.call.message.id), "error"
+            )
         else:
             self._send()
 
@@ -204,7 +222,9 @@ class Exchange:
 
     def _notice(self, message: Message) -> None:
         call, link = self.call, self.link
-        if link is None or not self.desk.may_tell(message, call.server, call.capabilities, self.session, call.era, link):
+        if link is None or not self.desk.may_tell(
+            message, call.server, call.capabilities, self.session, call.era, link
+        ):
             return
         if self.rename is not None:
             self.rename(message)
@@ -326,7 +346,9 @@ class Exchange:
         """See ``gateway.ports.Sink``."""
         if self.finished:
             return
-        _log.warning("upstream failed", extra={"server": self.call.server, "code": error.code, "detail": error.detail})
+        _log.warning(
+            "upstream failed", extra={"server": self.call.server, "code": error.code, "detail": error.detail}
+        )
         self._finish_error(error, "upstream-failed")
         if error.code == "upstream-session-gone" and self.session is not None:
             self.desk.end_session(self.session)
@@ -336,7 +358,9 @@ class Exchange:
         if not self.finished:
             if self._cancel is not None:
                 self._cancel()
-            self._finish_error(UpstreamError("session-ended", "The session ended before the answer came."), "cancelled")
+            self._finish_error(
+                UpstreamError("session-ended", "The session ended before the answer came."), "cancelled"
+            )
 
     # -- ends ---------------------------------------------------------------------------------------------------
 
@@ -345,9 +369,17 @@ class Exchange:
         call = self.call
         self._decided = True
         refuse = ruling.refuse
-        status = refuse.status if refuse.status != 200 or call.era == "legacy" else answers.modern_status(refuse.code)
+        status = (
+            refuse.status
+            if refuse.status != 200 or call.era == "legacy"
+            else answers.modern_status(refuse.code)
+        )
         self.desk.recorder.refusal(call, self.request_digest, ruling, status)
         self._answer_refusal(ruling, "refused")
+
+    def refuse_unknown(self, reason: str) -> None:
+        """Refuse an item that does not exist, just as one that this caller may not see is refused."""
+        self.refuse(Ruling(AskPolicy.slug, unknown_item(self.call, reason)))
 
     def _answer_refusal(self, ruling: Ruling, outcome: str) -> None:
         call = self.call
@@ -362,18 +394,18 @@ class Exchange:
         )
         if self._streaming or outcome != "refused":
             _log.warning("reply refused", extra={"control": ruling.slug, "reason": ruling.refuse.reason})
-        self._finish_with(reply, outcome, ruling.refuse.code)
+        self._finish_with(reply, outcome, ruling.refuse.code, ruling if outcome != "refused" else None)
 
     def _finish_error(self, error: DoorwardError, outcome: str) -> None:
         call = self.call
         reply = answers.failed(error, event=call.event, message_id=call.message.id, era=call.era)
         self._finish_with(reply, outcome, codes.UPSTREAM_FAILED)
 
-    def _finish_with(self, reply: Reply, outcome: str, code: int = 0) -> None:
+    def _finish_with(self, reply: Reply, outcome: str, code: int = 0, ruling: Ruling | None = None) -> None:
         """End with a prepared answer, as an event where the stream has begun."""
         if self.finished:
             return
-        self._settle(outcome, 200 if self._streaming else reply.status, code, reply.body)
+        self._settle(outcome, 200 if self._streaming else reply.status, code, reply.body, ruling)
         if self._streaming:
             self._write(reply.body)
             self._end_stream()
@@ -381,7 +413,9 @@ class Exchange:
             self.responder.on_gone = None
             self.responder.answer(reply)
 
-    def _settle(self, outcome: str, status: int, code: int, body: bytes) -> None:
+    def _settle(
+        self, outcome: str, status: int, code: int, body: bytes, ruling: Ruling | None = None
+    ) -> None:
         self.finished = True
         if not self._streaming:
             self.responder.on_gone = None
@@ -392,5 +426,5 @@ class Exchange:
                 session.tokens.discard(self.token)
         self.desk.live.discard(self)
         if outcome != "refused":
-            self.desk.recorder.outcome(self, outcome, status, code, body)
+            self.desk.recorder.outcome(self, outcome, status, code, body, ruling)
         self.desk.pipeline.settle(self.call, outcome)

@@ -16,7 +16,9 @@ from doorward.base.errors import UpstreamError
 from doorward.gateway.ports import Link
 from doorward.protocol.message import Message
 
-_PAGES_COUNT = 50  # a list longer than this many pages is cut: an endless cursor must not hold a call for ever
+_PAGES_COUNT = (
+    50  # a list longer than this many pages is cut: an endless cursor must not hold a call for ever
+)
 _FRESH_SECONDS = 5.0  # an unknown name makes us list again, but not more often than this
 
 
@@ -75,7 +77,9 @@ class FactBook:
         """The server says that its list changed, or it was started anew: list again before the next call."""
         self._servers.pop(server, None)
 
-    def ensure(self, server: str, tool: str, template: Message, link: Link, then: Callable[[bool], None]) -> None:
+    def ensure(
+        self, server: str, tool: str, template: Message, link: Link, then: Callable[[bool], None]
+    ) -> None:
         """Call ``then`` with whether the tool exists, listing the server's tools first where that is needed.
 
         A server that cannot list (no tools capability, an error) is taken at its word: ``then(True)``, and it will
@@ -105,7 +109,9 @@ class _Lister:
 
     is_paused = False
 
-    def __init__(self, book: FactBook, server: str, facts: ServerFacts, template: Message, link: Link) -> None:
+    def __init__(
+        self, book: FactBook, server: str, facts: ServerFacts, template: Message, link: Link
+    ) -> None:
         self.on_writable: Callable[[], None] | None = None
         self._book = book
         self._server = server
@@ -115,7 +121,11 @@ class _Lister:
         self._answered = False
         self._fresh: list[dict[str, Any]] = []
         meta = (template.params or {}).get("_meta")
-        self._meta = {key: value for key, value in meta.items() if key != "progressToken"} if isinstance(meta, dict) else None
+        self._meta = (
+            {key: value for key, value in meta.items() if key != "progressToken"}
+            if isinstance(meta, dict)
+            else None
+        )
 
     def next_page(self, cursor: str) -> None:
         """Ask for one page."""

@@ -83,7 +83,9 @@ class _Part:
         result = message.value.get("result")
         if not isinstance(result, dict):
             error = message.value.get("error")
-            self.error = error if isinstance(error, dict) else {"code": codes.INTERNAL_ERROR, "message": "error"}
+            self.error = (
+                error if isinstance(error, dict) else {"code": codes.INTERNAL_ERROR, "message": "error"}
+            )
             return self._finish()
         self.result = result
         key = _LISTS.get(self._fan.method)
@@ -100,7 +102,9 @@ class _Part:
         wanted = (message.params or {}).get("notifications")
         if isinstance(wanted, dict) and isinstance(wanted.get("resourceSubscriptions"), list):
             uris = wanted["resourceSubscriptions"]
-            wanted["resourceSubscriptions"] = [join_uri(self._server, uri) for uri in uris if isinstance(uri, str)]
+            wanted["resourceSubscriptions"] = [
+                join_uri(self._server, uri) for uri in uris if isinstance(uri, str)
+            ]
 
     def done(self) -> None:
         self._finish()
@@ -158,7 +162,10 @@ class FanLink:
         if not isinstance(wanted, dict) or not isinstance(wanted.get("resourceSubscriptions"), list):
             return message
         mine = [split_uri(uri) for uri in wanted["resourceSubscriptions"] if isinstance(uri, str)]
-        wanted = {**wanted, "resourceSubscriptions": [uri[1] for uri in mine if uri is not None and uri[0] == server]}
+        wanted = {
+            **wanted,
+            "resourceSubscriptions": [uri[1] for uri in mine if uri is not None and uri[0] == server],
+        }
         params = {**message.params, "notifications": wanted}
         value = {**message.value, "params": params}
         return Message(message.kind, message.method, message.id, params, value)
@@ -193,7 +200,9 @@ class FanLink:
         merged: dict[str, Any] = {}
         for message in heard:
             for name, value in ((message.params or {}).get("notifications") or {}).items():
-                merged[name] = merged.get(name, []) + value if isinstance(value, list) else merged.get(name) or value
+                merged[name] = (
+                    merged.get(name, []) + value if isinstance(value, list) else merged.get(name) or value
+                )
         first = heard[0]
         params = {**(first.params or {}), "notifications": merged}
         value = {**first.value, "params": params}
@@ -208,7 +217,9 @@ class FanLink:
         good = {name: part for name, part in self._parts.items() if part.result is not None}
         if self._parts and not good:
             part = next(iter(self._parts.values()))
-            return self._answer({"error": part.error or {"code": codes.UPSTREAM_FAILED, "message": "no server answered"}})
+            return self._answer(
+                {"error": part.error or {"code": codes.UPSTREAM_FAILED, "message": "no server answered"}}
+            )
         if key is not None:
             return self._answer({"result": self._merge_list(good, key)})
         if self.method == "initialize":
@@ -253,7 +264,9 @@ class FanLink:
         for part in parts.values():
             served = (part.result or {}).get("capabilities")
             for name, value in served.items() if isinstance(served, dict) else ():
-                if name in ("tools", "prompts", "resources", "logging", "completions") and isinstance(value, dict):
+                if name in ("tools", "prompts", "resources", "logging", "completions") and isinstance(
+                    value, dict
+                ):
                     kept = union.setdefault(name, {})
                     kept.update({flag: True for flag, on in value.items() if on is True})
         return union
@@ -278,7 +291,7 @@ class FanLink:
             **self._modern_members(parts),
         }
 
-    def listen(self, last_event_id: str, sink: Sink) -> Cancel:  # noqa: ARG002 - part of the port
+    def listen(self, last_event_id: str, sink: Sink) -> Cancel:
         """A fanned-out request has no stream of its own to resume."""
         sink.done()
         return _nothing

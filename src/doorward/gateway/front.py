@@ -30,7 +30,9 @@ from doorward.protocol.legacy import classify
 
 _log = logging.getLogger("doorward.front")
 _BEFORE_PATH = frozenset({"check-origin"})  # head controls that come before the path is looked at
-_NO_PATH = Ruling("gateway", Refuse(reason="no such path", tell="There is no endpoint at this path.", status=404))
+_NO_PATH = Ruling(
+    "gateway", Refuse(reason="no such path", tell="There is no endpoint at this path.", status=404)
+)
 _READABLE = frozenset({"GET", "HEAD"})
 
 
@@ -122,7 +124,11 @@ class Gateway:
     def broken(self, error: Exception, address: str) -> Reply:
         """See ``gateway.ports.Front``."""
         event = self._ids.mint()
-        shown = error if isinstance(error, DoorwardError) else CallerError("malformed", "The request is malformed.")
+        shown = (
+            error
+            if isinstance(error, DoorwardError)
+            else CallerError("malformed", "The request is malformed.")
+        )
         self._recorder.broken(shown, event, address)
         return answers.failed(shown, event=event, message_id=None, close=True)
 
@@ -143,11 +149,13 @@ class Gateway:
             responder.answer(answers.failed(error, event=event, message_id=error.message_id))
         except Exception as error:  # noqa: BLE001 - the last net: a bug answers 500 and never leaks
             _log.error("exchange failed", exc_info=error, extra={"event": event})
-            responder.answer(answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None))
+            responder.answer(
+                answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None)
+            )
 
     def _serve(self, snapshot: Snapshot, head: Head, body: bytes, responder: Responder, event: str) -> None:
         if head.verb != "POST":
-            return self._stream_or_end(snapshot, head, body, responder)
+            return self._stream_or_end(snapshot, head, body, responder, event)
         message = parse_message(body)
         try:
             era = classify(head.fields.get("mcp-protocol-version"), message)
@@ -160,16 +168,22 @@ class Gateway:
             error.message_id = message.id if message.kind == "request" else None
             raise
 
-    def _stream_or_end(self, snapshot: Snapshot, head: Head, body: bytes, responder: Responder) -> None:
+    def _stream_or_end(
+        self, snapshot: Snapshot, head: Head, body: bytes, responder: Responder, event: str
+    ) -> None:
         if self._is_elsewhere(head):
             return self._hand_over(head, body, responder)
+        status = 200 if self._legacy.session_of(head, head.principal or LOCAL) is not None else 404
+        self._recorder.session_event(head, head.verb, event, responder.address, status)
         if head.verb == "GET":
             return self._legacy.get(snapshot.desk, head, responder)
         return self._legacy.delete(head, responder)
 
     def _document(self, head: Head) -> Reply:
         if head.verb not in _READABLE:
-            return Reply(405, b"Allow: GET, HEAD\r\n" + answers.JSON_FIELDS, b'{"error":"method not allowed"}')
+            return Reply(
+                405, b"Allow: GET, HEAD\r\n" + answers.JSON_FIELDS, b'{"error":"method not allowed"}'
+            )
         if head.path == "/healthz":
             return Reply(200, answers.JSON_FIELDS, b'{"status":"ok"}')
         if head.path == "/readyz":
@@ -190,8 +204,10 @@ class Gateway:
     def _hand_over(self, head: Head, body: bytes, responder: Responder) -> None:
         owner = self.table.owner(head.fields.get("mcp-session-id", ""))
         client = RelayingClient(responder, self._owner_gone)
-        if owner is None or self._relay is None or not self._relay(
-            owner.worker, pack(head, body, responder.address), client
+        if (
+            owner is None
+            or self._relay is None
+            or not self._relay(owner.worker, pack(head, body, responder.address), client)
         ):
             responder.answer(self._legacy.missing(head))
 
@@ -210,7 +226,10 @@ class Gateway:
         snapshot = self.snapshot
         event = self._ids.mint()
         principal = head.principal or LOCAL
-        if self.table.find(head.fields.get("mcp-session-id", ""), principal.key, head.server or FEDERATED) is None:
+        if (
+            self.table.find(head.fields.get("mcp-session-id", ""), principal.key, head.server or FEDERATED)
+            is None
+        ):
             return responder.answer(self._legacy.missing(head))
         try:
             self._serve(snapshot, head, body, responder, event)
@@ -219,5 +238,7 @@ class Gateway:
             responder.answer(answers.failed(error, event=event, message_id=error.message_id))
         except Exception as error:  # noqa: BLE001 - the last net
             _log.error("exchange failed", exc_info=error, extra={"event": event})
-            responder.answer(answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None))
+            responder.answer(
+                answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None)
+            )
         return None

@@ -64,7 +64,9 @@ class HttpExchange:
                 self._reader = SseReader(limits.EVENT_BYTES)
                 self._sink.streaming()
             elif kind != "application/json":
-                self._fail("upstream-media-type", "The protected server answered with an unknown media type.", kind)
+                self._fail(
+                    "upstream-media-type", "The protected server answered with an unknown media type.", kind
+                )
 
     def on_data(self, part: bytes) -> None:
         if self._finished:
@@ -78,7 +80,7 @@ class HttpExchange:
             self._fail(error.code, error.tell, error.detail)
             return
         for event in events:
-            if self._finished:
+            if self._is_over():
                 return
             if not event.data:
                 self._sink.streaming(event.retry, event.id or "")
@@ -99,7 +101,7 @@ class HttpExchange:
             return self._done()
         if status == 200 and self._message is not None and self._message.kind == "request":
             self._hand_on(b"".join(self._body), "")
-            return None if self._finished else self._done()
+            return None if self._is_over() else self._done()
         if status in (200, 202, 204):
             return self._done()
         return self._refused(status)
@@ -108,6 +110,9 @@ class HttpExchange:
         if not self._finished:
             self._finished = True
             self._sink.failed(error)
+
+    def _is_over(self) -> bool:
+        return self._finished
 
     def _done(self) -> None:
         self._finished = True
@@ -122,7 +127,9 @@ class HttpExchange:
         try:
             message = parse_message(body)
         except CallerError as error:
-            return self._fail("upstream-malformed", "The protected server sent a malformed message.", error.code)
+            return self._fail(
+                "upstream-malformed", "The protected server sent a malformed message.", error.code
+            )
         if message.kind == "response" and not self._answers(message):
             return self._fail("upstream-wrong-id", "The protected server answered a question nobody asked.")
         self._sink.message(message, event_id, status)
@@ -151,9 +158,11 @@ class HttpExchange:
             if message is not None and message.is_error and message.id in (None, asked.id):
                 message.id = message.value["id"] = asked.id
                 self._sink.message(message, "", status)
-                return None if self._finished else self._done()
+                return None if self._is_over() else self._done()
         if status in (401, 403):
-            return self._fail("upstream-refused", "The protected server refused the gateway's credential.", str(status))
+            return self._fail(
+                "upstream-refused", "The protected server refused the gateway's credential.", str(status)
+            )
         return self._fail("upstream-status", f"The protected server answered with HTTP status {status}.")
 
 
@@ -277,7 +286,9 @@ class _Probe(_Deaf):
         self._upstream.decide("legacy")
 
     def failed(self, error: UpstreamError) -> None:
-        if error.code == "upstream-status" and any(f"status {status}" in error.tell for status in (400, 404, 405, 406)):
+        if error.code == "upstream-status" and any(
+            f"status {status}" in error.tell for status in (400, 404, 405, 406)
+        ):
             self._upstream.decide("legacy")
         else:
             self._upstream.undecided(error)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from doorward.base.errors import CallerError, UpstreamError
-from doorward.controls.control import Call, Head, Refuse
+from doorward.controls.control import Call, Head
 from doorward.gateway import answers
 from doorward.gateway.desk import DeafSink, Desk
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.fanout import FanLink
 from doorward.gateway.naming import address, is_addressed, item_of, renamer
-from doorward.gateway.pipeline import Ruling
 from doorward.gateway.ports import Cancel, Link, Reply, Responder, Sink
 from doorward.gateway.routes import FEDERATED
 from doorward.gateway.sessions import Session, SessionTable
@@ -21,10 +20,14 @@ from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Message
 
 _SESSION_ENDED = Reply(
-    404, answers.JSON_FIELDS, answers.error_body(None, codes.INVALID_REQUEST, "Session not found; initialize again.")
+    404,
+    answers.JSON_FIELDS,
+    answers.error_body(None, codes.INVALID_REQUEST, "Session not found; initialize again."),
 )
 _SESSION_MISSING = Reply(
-    400, answers.JSON_FIELDS, answers.error_body(None, codes.INVALID_REQUEST, "The Mcp-Session-Id header is missing.")
+    400,
+    answers.JSON_FIELDS,
+    answers.error_body(None, codes.INVALID_REQUEST, "The Mcp-Session-Id header is missing."),
 )
 
 
@@ -135,10 +138,12 @@ class LegacyFace:
         def route(exchange: Exchange) -> None:
             call = exchange.call
             if call.message.method == "ping":
-                pong = Message("response", "", call.message.id, None, {"jsonrpc": "2.0", "id": None, "result": {}})
+                pong = Message(
+                    "response", "", call.message.id, None, {"jsonrpc": "2.0", "id": None, "result": {}}
+                )
                 exchange.answer_locally(pong)
             elif call.server == FEDERATED and is_addressed(call.message.method):
-                exchange.refuse(unknown_item(call.message.method))
+                exchange.refuse_unknown("no such server in the name")
             elif call.server == FEDERATED:
                 exchange.go(FanLink(desk, exchange, dict(session.links), "legacy"))
             else:
@@ -185,7 +190,9 @@ class LegacyFace:
         offered = params.get("protocolVersion")
         version = offered if offered in codes.LEGACY_VERSIONS else codes.LEGACY_VERSIONS[-1]
         declared = params.get("capabilities")
-        call = Call(head=head, principal=principal, server=endpoint, era="legacy", message=message, event=event)
+        call = Call(
+            head=head, principal=principal, server=endpoint, era="legacy", message=message, event=event
+        )
         call.address = responder.address
         call.version = str(version)
         call.capabilities = declared if isinstance(declared, dict) else {}
@@ -246,13 +253,6 @@ def _nothing() -> None:
     """Cancel what has not begun."""
 
 
-def unknown_item(method: str) -> Ruling:
-    """The refusal for an item that does not exist or that this caller may not see: they answer alike."""
-    texts = {"tools/call": answers.UNKNOWN_TOOL, "prompts/get": answers.UNKNOWN_PROMPT}
-    tell = texts.get(method, answers.UNKNOWN_RESOURCE)
-    return Ruling("ask-policy", Refuse(reason="no such item", tell=tell, code=codes.INVALID_PARAMS))
-
-
 class _ManyLinks:
     """A notification to every server of a session: accepted when the last of them has taken it."""
 
@@ -278,7 +278,7 @@ class _ManyLinks:
             link.post(message, Part())
         return _nothing
 
-    def listen(self, last_event_id: str, sink: Sink) -> Cancel:  # noqa: ARG002 - part of the port
+    def listen(self, last_event_id: str, sink: Sink) -> Cancel:
         """Notifications have nothing to listen to."""
         return _nothing
 
@@ -289,7 +289,9 @@ class _ManyLinks:
 class _Opening:
     """An ``initialize`` under way: finds the links, and makes the session once the servers have agreed."""
 
-    def __init__(self, table: SessionTable, desk: Desk, exchange: Exchange, capabilities: dict[str, Any]) -> None:
+    def __init__(
+        self, table: SessionTable, desk: Desk, exchange: Exchange, capabilities: dict[str, Any]
+    ) -> None:
         self._table = table
         self._desk = desk
         self._exchange = exchange
@@ -343,7 +345,9 @@ class _Opening:
         session = self._table.make(call.principal.key, call.server, str(version))
         session.capabilities = self._capabilities
         session.token_id = call.principal.token_id
-        session.links = {name: link for name, link in self._links.items() if not getattr(link, "closed", False)}
+        session.links = {
+            name: link for name, link in self._links.items() if not getattr(link, "closed", False)
+        }
         for link in session.links.values():
             negotiated = getattr(link, "negotiated", None)
             if negotiated is not None and call.server != FEDERATED:

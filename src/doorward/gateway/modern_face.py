@@ -10,7 +10,6 @@ from doorward.gateway import answers
 from doorward.gateway.desk import Desk
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.fanout import FanLink
-from doorward.gateway.legacy_face import unknown_item
 from doorward.gateway.naming import address, is_addressed, item_of, renamer
 from doorward.gateway.ports import Link, Responder
 from doorward.gateway.routes import FEDERATED
@@ -37,7 +36,9 @@ def _cut(message: Message, capabilities: dict[str, Any]) -> Message:
 class ModernFace:
     """Serve requests of modern clients."""
 
-    def post(self, desk: Desk, head: Head, message: Message, body: bytes, responder: Responder, event: str) -> None:
+    def post(
+        self, desk: Desk, head: Head, message: Message, body: bytes, responder: Responder, event: str
+    ) -> None:
         """Serve one message. Clients of this era send requests only (SF-55)."""
         if message.kind == "response":
             raise CallerError("response-posted", "Clients of this revision do not send responses.")
@@ -76,7 +77,7 @@ class ModernFace:
                     call.principal.key, "modern", call.version, call.capabilities, exchange.go
                 )
             elif is_addressed(call.message.method):
-                exchange.refuse(unknown_item(call.message.method))
+                exchange.refuse_unknown("no such server in the name")
             else:
                 self._reach_all(desk, exchange)
 

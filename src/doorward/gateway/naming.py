@@ -87,11 +87,16 @@ def _rename_content(server: str, content: Any) -> None:
     for block in content if isinstance(content, list) else ():
         if not isinstance(block, dict):
             continue
-        inner = block.get("content") if isinstance(block.get("content"), dict) else block
+        held = block.get("content")  # prompts wrap their content in messages
+        inner: dict[str, Any] = held if isinstance(held, dict) else block
         if inner.get("type") == "resource_link" and isinstance(inner.get("uri"), str):
             inner["uri"] = join_uri(server, inner["uri"])
         resource = inner.get("resource")
-        if inner.get("type") == "resource" and isinstance(resource, dict) and isinstance(resource.get("uri"), str):
+        if (
+            inner.get("type") == "resource"
+            and isinstance(resource, dict)
+            and isinstance(resource.get("uri"), str)
+        ):
             resource["uri"] = join_uri(server, resource["uri"])
 
 

@@ -166,7 +166,11 @@ class Pipeline:
                 call.notes.append(f"{slug} rewrote: {verdict.reason}")
                 return None, 0, rewrites + 1  # shape, policy and argument controls see the new message
             case _:
-                return _crashed(slug, TypeError(f"unusable verdict {type(verdict).__name__}")), index, rewrites
+                return (
+                    _crashed(slug, TypeError(f"unusable verdict {type(verdict).__name__}")),
+                    index,
+                    rewrites,
+                )
 
     def judge_listing(self, call: Call, items: list[dict[str, Any]], key: str) -> Ruling | None:
         """Let controls judge and filter a list result in place."""
@@ -221,5 +225,5 @@ class Pipeline:
         for settled in self._settled:
             try:
                 settled(call, outcome)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the exchange is over; nothing can be refused any more
                 _log.exception("control failed after the exchange")

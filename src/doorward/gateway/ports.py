@@ -142,7 +142,11 @@ class Upstream(Protocol):
     """One protected server."""
 
     def link(
-        self, principal: str, era: Era, version: str, capabilities: dict[str, Any],
+        self,
+        principal: str,
+        era: Era,
+        version: str,
+        capabilities: dict[str, Any],
         ready: Callable[[Link | UpstreamError], None],
     ) -> None:
         """Find or make a link for (principal, era, version, capability set) and hand it to ``ready``, perhaps at once.

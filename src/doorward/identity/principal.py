@@ -31,9 +31,8 @@ class Principal(msgspec.Struct, frozen=True):
         )
 
     def attributes_digest(self) -> str:
-        """Digest of everything a policy may read of this principal."""
-        parts = (self.key, "\x00".join(self.roles), "\x00".join(self.scopes))
-        return hashlib.sha256("\x01".join(parts).encode()).hexdigest()[:32]
+        """Digest of everything a policy may read of this principal; different attributes never share a text."""
+        return hashlib.sha256(msgspec.json.encode((self.key, self.roles, self.scopes))).hexdigest()[:32]
 
 
 LOCAL = Principal(tenant="local", issuer="local", subject="local", client="local", roles=("user",))

@@ -105,6 +105,15 @@ class PolicyEngine:
         if self._texts:
             self._policies = _parse_files(self._texts)
 
+    def warm(self) -> PolicySet:
+        """Load Cedar and the roles now (50 ms, once a process), rather than during somebody's first call."""
+        import cedarpy
+
+        if self._policies is None:
+            texts = (role_policy(name, role) for name, role in self._roles.items())
+            self._policies = cedarpy.PolicySet.from_str("".join(texts))
+        return self._policies
+
     def may(self, caller: Caller, method: str, server: str, item: str = "") -> Decision:
         """Decide whether ``caller`` may use ``method`` on ``item`` of ``server``, if possible from cache."""
         known = self._by_caller.get(caller)
@@ -132,16 +141,14 @@ class PolicyEngine:
     def _ask(self, caller: Caller, method: str, server: str, item: str, kind: str) -> Decision:
         import cedarpy
 
-        if self._policies is None:
-            texts = (role_policy(name, role) for name, role in self._roles.items())
-            self._policies = cedarpy.PolicySet.from_str("".join(texts))
+        policies = self._policies or self.warm()
         action = {"type": "Action", "id": _ACTIONS.get(method, method)}
         resource = {"type": kind, "id": f"{server}/{item}" if item else server}
         principal = {"type": "Principal", "id": caller.key}
         request = {"principal": principal, "action": action, "resource": resource, "context": {}}
         try:
             entities = cedarpy.Entities.from_json_str(_entities(caller, method, server, item, kind))
-            answer = cedarpy.is_authorized(request, self._policies, entities)
+            answer = cedarpy.is_authorized(request, policies, entities)
         except (ValueError, TypeError) as error:
             return Decision(
                 allowed=False, reason=f"policy engine refused the question: {type(error).__name__}"
@@ -192,7 +199,7 @@ def _entities(caller: Caller, method: str, server: str, item: str, kind: str) ->
 
 def _read_answer(answer: Any) -> Decision:
     annotations = answer.diagnostics.id_annotations_by_reason
-    ids = tuple(str(annotations.get(reason) or reason) for reason in answer.diagnostics.reasons)
+    ids = tuple(sorted(str(annotations.get(reason) or reason) for reason in answer.diagnostics.reasons))
     if answer.diagnostics.errors:
         # SECURITY: Cedar skips a policy that errs. A forbid that errs would thus let the call pass, so any
         # error denies.

@@ -13,7 +13,7 @@ from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from doorward.base.clock import FakeClock
-from doorward.identity.keys import KeySet, SigningKey
+from doorward.identity.keys import KeySet
 from doorward.identity.principal import Principal
 from doorward.identity.tokens import (
     REMEMBERED_COUNT,

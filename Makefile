@@ -16,6 +16,7 @@ help:  ## list these verbs
 
 .PHONY: setup
 setup: $(STAMPS)/core  ## build .venv with .venv/bin/doorward; does nothing when nothing changed
+	@echo "ready: $(BIN)/doorward"
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Doorward needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Try: make setup PYTHON=python3.12")'
@@ -37,7 +38,6 @@ $(STAMPS)/core: pyproject.toml $(STAMPS)/requirements
 	@echo "[3/3] installing Doorward itself, in place"
 	@$(PIP) --no-deps --no-index --no-build-isolation --editable .
 	@touch $@
-	@echo "ready: $(BIN)/doorward"
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/core
 	@echo "[dev] installing the tools of the tests (hashes checked)"
@@ -45,7 +45,7 @@ $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/core
 	@touch $@
 
 .PHONY: demo
-demo: setup  ## set up, then run Doorward before two real MCP servers; Ctrl-C ends it
+demo: $(STAMPS)/core  ## set up, then run Doorward before two real MCP servers; Ctrl-C ends it
 	@exec $(BIN)/doorward demo
 
 .PHONY: lint

@@ -1,0 +1,89 @@
+"""Write docs/map.md: every room and file of src/doorward with the first line of its docstring.
+
+`python docs/make_map.py` writes it, `python docs/make_map.py --check` only says whether it is current (exit 1 if not).
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent.parent
+SOURCE = HOME / "src" / "doorward"
+MAP = HOME / "docs" / "map.md"
+
+OPENING = """# The map
+
+Written by `docs/make_map.py` from the files themselves; change a docstring, then run `make format`.
+
+Imports run one way, and `make lint` enforces it:
+
+    cli -> app -> {console, range} -> adapters -> gateway -> controls -> response
+        -> {identity | policy | catalogue | detect | flow | audit | supply}   (not one another)
+        -> protocol -> base
+
+The inner rooms (`base`, `protocol`, `identity`, `policy`, `catalogue`, `audit`) do no I/O at all; only the outer ones
+import drivers. `settings.py` is read by `app`, `cli` and `range`; every other room gets the one struct that it needs.
+
+## Words
+
+| word | what it means here |
+|---|---|
+| server, upstream | a protected MCP server as configured; the far end of one connection to it |
+| client, caller | the program that speaks MCP to us; whoever stands behind it |
+| principal | the caller as the token names it |
+| exchange | one request from the client's door to the server's and back |
+| control, posture | what judges an exchange; what protects without a place on its path |
+| verdict | no objection, note, rewrite, hold or refuse |
+| record | one signed line of the ledger: a decision, an outcome or an event |
+| checkpoint | the ledger's size and root hash, signed |
+| snapshot | settings, keys and revocations as a worker knows them, with a generation number |
+| era | legacy (revisions up to 2025-11-25, with sessions) or modern (2026-07-28, without) |
+
+## Rooms
+"""
+
+
+def first_line(path: Path) -> str:
+    """Return the first paragraph of a module's docstring as one line, or "" when it has none."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(docstring.split("\n\n")[0].split())
+
+
+def write_map() -> str:
+    """Return the text of the map."""
+    lines = [OPENING]
+    rooms = sorted(p.parent for p in SOURCE.glob("*/__init__.py"))
+    for room in rooms:
+        lines += [
+            f"### {room.name}/",
+            "",
+            first_line(room / "__init__.py"),
+            "",
+            "| file | what it is |",
+            "|---|---|",
+        ]
+        for path in sorted(room.rglob("*.py")):
+            if path != room / "__init__.py":
+                lines.append(f"| `{path.relative_to(room)}` | {first_line(path).replace('|', '/')} |")
+        lines.append("")
+    lines += ["### At the top", "", "| file | what it is |", "|---|---|"]
+    lines += [f"| `{path.name}` | {first_line(path)} |" for path in sorted(SOURCE.glob("*.py"))]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write the map, or compare it."""
+    text = write_map()
+    if "--check" in sys.argv[1:]:
+        current = MAP.exists() and MAP.read_text(encoding="utf-8") == text
+        if not current:
+            print("docs/map.md is not current: run `make format`")
+        return 0 if current else 1
+    MAP.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

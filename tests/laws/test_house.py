@@ -1,0 +1,122 @@
+"""The order of the house: walls, sizes, docstrings, the map and what a start may import."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).resolve().parents[2]
+SOURCE = HOME / "src" / "doorward"
+FILES = sorted(SOURCE.rglob("*.py"))
+ROOMS = sorted(p.parent for p in SOURCE.glob("*/__init__.py"))
+FILE_LINES = 500
+FUNCTION_LINES = 60
+HEAVY = (
+    "sqlalchemy",
+    "alembic",
+    "starlette",
+    "uvicorn",
+    "cedarpy",
+    "rich",
+    "joserfc",
+    "prometheus_client",
+    "mcp",
+)
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(HOME / "src")}
+    return subprocess.run(
+        command, cwd=HOME, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_the_rooms_import_one_way():
+    beside = Path(sys.executable).parent / "lint-imports"
+    done = run(str(beside), "--no-cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_file_and_its_functions_stay_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= FUNCTION_LINES, f"{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_file_says_what_it_is_for(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring, "no module docstring"
+    assert docstring.split("\n\n")[0].rstrip().endswith((".", ":", ")")), "its first paragraph is no sentence"
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_a_room_has_one_sentence_on_its_door(room):
+    text = (room / "__init__.py").read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(text))
+    assert docstring
+    assert docstring.endswith(".")
+    assert not re.search(r"[.!?] [A-Z]", docstring), "more than one sentence"
+    assert len(ast.parse(text).body) == 1, "a door holds no code"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_file_names_nothing_outside_of_the_project(path):
+    text = path.read_text(encoding="utf-8")
+    for word in ("../shared", "DESIGN" + ".md", "/work/"):
+        assert word not in text
+
+
+def test_nothing_is_named_after_no_job():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                assert not node.name.endswith(("Manager", "Helper", "Util", "Utils")), (
+                    f"{name(path)}: {node.name}"
+                )
+
+
+def test_the_map_is_current():
+    done = run(sys.executable, "docs/make_map.py", "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_starting_the_command_line_imports_nothing_heavy():
+    code = f"import sys, doorward.cli.main; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = run(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_requirements_are_exact_hashed_and_name_no_registry():
+    for path in sorted((HOME / "requirements").glob("*.txt")):
+        text = path.read_text(encoding="utf-8")
+        assert "://" not in text
+        for entry in text.replace("\\\n", " ").splitlines():
+            assert re.fullmatch(
+                r"[a-z0-9.-]+==[^ ]+( ; [^#]+?)?( +--hash=sha256:[0-9a-f]{64})+", entry.strip()
+            ), entry[:80]
+
+
+def test_every_dependency_has_a_decision_record():
+    import tomllib
+
+    wanted = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    records = "\n".join(p.read_text(encoding="utf-8") for p in (HOME / "docs" / "decisions").glob("*.md"))
+    for requirement in wanted:
+        package = re.split(r"[^A-Za-z0-9-]", requirement)[0]
+        assert f"`{package}`" in records, package

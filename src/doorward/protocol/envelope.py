@@ -89,7 +89,11 @@ def _response_of(value: dict[str, Any]) -> Message:
             raise _invalid("result", "The result is not an object.")
         return Message("response", "", _id_of(value), None, value)
     error = value["error"]
-    if type(error) is not dict or type(error.get("code")) is not int or type(error.get("message", "")) is not str:
+    if (
+        type(error) is not dict
+        or type(error.get("code")) is not int
+        or type(error.get("message", "")) is not str
+    ):
         raise _invalid("error", "The error is not an object with an integer code and a message.")
     # JSON-RPC 2.0 §5: an error whose request could not be read has the id null.
     message_id = _id_of(value) if value.get("id") is not None else None
@@ -103,7 +107,9 @@ def _id_of(value: dict[str, Any]) -> MessageId:
         return message_id
     if type(message_id) is str and len(message_id) <= limits.ID_CHARS:
         return message_id
-    raise _invalid("id", f"The id is neither an integer nor a string of at most {limits.ID_CHARS} characters.")
+    raise _invalid(
+        "id", f"The id is neither an integer nor a string of at most {limits.ID_CHARS} characters."
+    )
 
 
 def _refuse_variants(members: dict[str, Any], known: frozenset[str]) -> None:
@@ -114,7 +120,8 @@ def _refuse_variants(members: dict[str, Any], known: frozenset[str]) -> None:
 
 
 _FOLDED = {
-    known: frozenset(name.casefold() for name in known) for known in (ENVELOPE_MEMBERS, PARAMS_MEMBERS, META_MEMBERS)
+    known: frozenset(name.casefold() for name in known)
+    for known in (ENVELOPE_MEMBERS, PARAMS_MEMBERS, META_MEMBERS)
 }
 
 
@@ -143,9 +150,7 @@ def response(message_id: MessageId, result: dict[str, Any]) -> Message:
     return Message("response", "", message_id, None, {"jsonrpc": "2.0", "id": message_id, "result": result})
 
 
-def error(
-    message_id: MessageId | None, code: int, text: str, data: dict[str, Any] | None = None
-) -> Message:
+def error(message_id: MessageId | None, code: int, text: str, data: dict[str, Any] | None = None) -> Message:
     """Make an error response. Without an id the member is left out, as MCP's schemas want it."""
     value: dict[str, Any] = {"jsonrpc": "2.0"}
     if message_id is not None:

@@ -75,7 +75,9 @@ def mirrored_name(message: Message) -> str | None:
     return value if type(value) is str else None
 
 
-def modern_fields(message: Message, version: str, schema: dict[str, Any] | None = None) -> list[tuple[str, str]]:
+def modern_fields(
+    message: Message, version: str, schema: dict[str, Any] | None = None
+) -> list[tuple[str, str]]:
     """The header fields of one modern message, written from its body. ``schema`` is the called tool's inputSchema."""
     fields = [("MCP-Protocol-Version", encode_value(version)), ("Mcp-Method", encode_value(message.method))]
     name = mirrored_name(message)
@@ -90,7 +92,9 @@ def modern_fields(message: Message, version: str, schema: dict[str, Any] | None 
     return fields
 
 
-def check_mirror(fields: Mapping[str, str], message: Message, schema: dict[str, Any] | None = None) -> str | None:
+def check_mirror(
+    fields: Mapping[str, str], message: Message, schema: dict[str, Any] | None = None
+) -> str | None:
     """Compare a modern request with its header fields (lower-case names); the reason of the first mismatch, or None.
 
     The reason holds no text of the peer. Fields that no schema declares are nobody's business.

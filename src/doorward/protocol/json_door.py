@@ -33,7 +33,11 @@ def parse_json(body: bytes) -> Any:
     """
     try:
         value = jiter.from_json(
-            body, float_mode="lossless-float", catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys"
+            body,
+            float_mode="lossless-float",
+            catch_duplicate_keys=True,
+            allow_inf_nan=False,
+            cache_mode="keys",
         )
     except ValueError as error:
         raise _unreadable(str(error)) from None
@@ -41,7 +45,12 @@ def parse_json(body: bytes) -> Any:
         _check_numbers(value)  # in C: integers beyond 64 bits overflow, other numbers come to _weigh_number
     except OverflowError:
         _inspect(value)
-    if b"\\" in body and b"\\u0000" in body or len(body) > _CROWDED_BYTES and body.count(b":") > limits.KEYS_COUNT:
+    if (
+        b"\\" in body
+        and b"\\u0000" in body
+        or len(body) > _CROWDED_BYTES
+        and body.count(b":") > limits.KEYS_COUNT
+    ):
         _inspect(value)
     if b"-0" in body and _NEGATIVE_ZERO.search(body):
         # The fast reader turns -0 into 0; read such rare texts again, now that they are known to be sound.
@@ -117,7 +126,11 @@ def _unreadable(reason: str) -> CallerError:
     if "recursion limit" in reason:
         return _refused("json-depth", f"The JSON is nested deeper than {limits.NESTING_DEPTH} levels.")
     return CallerError(
-        "json-syntax", "The body is not valid JSON in UTF-8.", status=400, rpc_code=codes.PARSE_ERROR, detail=reason
+        "json-syntax",
+        "The body is not valid JSON in UTF-8.",
+        status=400,
+        rpc_code=codes.PARSE_ERROR,
+        detail=reason,
     )
 
 

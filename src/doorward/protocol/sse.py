@@ -114,7 +114,9 @@ class SseReader:
         try:
             return SseEvent(self._event.decode() or "message", self._id.decode(), data.decode(), self._retry)
         except UnicodeDecodeError:
-            raise UpstreamError("upstream-event-encoding", "The server sent an event that is not UTF-8.") from None
+            raise UpstreamError(
+                "upstream-event-encoding", "The server sent an event that is not UTF-8."
+            ) from None
 
 
 def write_event(data: bytes, event_id: str = "", retry_ms: int | None = None) -> bytes:

@@ -13,7 +13,12 @@ def call(params: str) -> bytes:
 
 def test_the_three_kinds_are_told_apart() -> None:
     request = parse_message(b'{"jsonrpc":"2.0","id":"a","method":"tools/list","params":{"cursor":""}}')
-    assert (request.kind, request.method, request.id, request.params) == ("request", "tools/list", "a", {"cursor": ""})
+    assert (request.kind, request.method, request.id, request.params) == (
+        "request",
+        "tools/list",
+        "a",
+        {"cursor": ""},
+    )
     assert request.params is request.value["params"]
     note = parse_message(b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
     assert (note.kind, note.id, note.params) == ("notification", None, None)
@@ -29,7 +34,9 @@ def test_an_error_may_name_no_request(body: bytes) -> None:
     assert parse_message(body).id is None
 
 
-@pytest.mark.parametrize("message_id", ['""', '"1"', "0", "-5", "99999999999999999999", '"' + "x" * 256 + '"'])
+@pytest.mark.parametrize(
+    "message_id", ['""', '"1"', "0", "-5", "99999999999999999999", '"' + "x" * 256 + '"']
+)
 def test_integers_and_strings_are_ids(message_id: str) -> None:
     message = parse_message(b'{"jsonrpc":"2.0","id":%s,"method":"ping"}' % message_id.encode())
     assert envelope.encode(message) == b'{"jsonrpc":"2.0","id":%s,"method":"ping"}' % message_id.encode()
@@ -37,7 +44,20 @@ def test_integers_and_strings_are_ids(message_id: str) -> None:
 
 @pytest.mark.parametrize(
     "message_id",
-    ["null", "true", "1.0", "1.5", "1e0", "-0", "{}", "[]", '{"a":1}', '"' + "x" * 257 + '"', "9" * 21, "9" * 5000],
+    [
+        "null",
+        "true",
+        "1.0",
+        "1.5",
+        "1e0",
+        "-0",
+        "{}",
+        "[]",
+        '{"a":1}',
+        '"' + "x" * 257 + '"',
+        "9" * 21,
+        "9" * 5000,
+    ],
 )
 def test_nothing_else_is_an_id(message_id: str) -> None:
     with pytest.raises(CallerError) as caught:

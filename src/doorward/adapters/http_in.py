@@ -23,6 +23,7 @@ SKIP_BYTES = 65_536  # an unread body of at most this size is read and dropped t
 LINGER_BYTES = 4_194_304  # read and dropped after a closing answer, so that no reset destroys the answer
 LINGER_SECONDS = 2.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NOTHING = (b"\0", Head(verb="", path="", query="", fields={}, repeated=frozenset()))  # matches no head
 
 
 class HttpFace(asyncio.Protocol):
@@ -35,7 +36,9 @@ class HttpFace(asyncio.Protocol):
         "_consuming",
         "_decoder",
         "_dropped",
+        "_front",
         "_head",
+        "_last",
         "_left",
         "_listener",
         "_partial",
@@ -50,6 +53,8 @@ class HttpFace(asyncio.Protocol):
 
     def __init__(self, listener: HttpListener) -> None:
         self._listener = listener
+        self._front = listener.front
+        self._last: tuple[bytes, Head] = _NOTHING  # the head before, which the next one mostly repeats
         self._address = ""
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # set by connection_made
         self.deadline = NEVER
@@ -183,42 +188,54 @@ class HttpFace(asyncio.Protocol):
 
     def _read_head(self, data: bytes) -> bytes:
         """Take a head off ``data``; the bytes that are left to look at."""
-        listener = self._listener
-        end = data.find(END_OF_HEAD, 0, limits.HEAD_BYTES)
-        if end < 0:
-            check_partial_head(data)
-            if not self._partial:
-                self._partial = True
-                self.deadline = listener.deadlines.now + listener.caps.head_seconds
-            self._buffer = data
-            return b""
-        start = end + 4
-        head = listener.head_of(data if start == len(data) else data[:start])
-        refusal = listener.front.head(head, self._address)
+        block, head = self._last
+        if not data.startswith(
+            block
+        ):  # a head holds its own end, so that an equal beginning is an equal head
+            end = data.find(END_OF_HEAD, 0, limits.HEAD_BYTES)
+            if end < 0:
+                self._await_head(data)
+                return b""
+            self._last = block, head = self._listener.head_of(data[: end + 4])
+        start = len(block)
+        refusal = self._front.head(head, self._address)
         if refusal is not None:
             return self._refuse(head, refusal, data[start:])
         length = head.content_length
         if not length and not head.chunked:
             self._serve(head, b"")
             return data[start:]
-        limit = listener.front.body_limit(head)
-        if length is not None:
-            if length > limit:
-                raise CallerError("body-too-large", f"A body has at most {limit} bytes here.", status=413)
-            stop = start + length
-            if stop <= len(data):
-                self._serve(head, data[start:stop])
-                return data[stop:]
-            self._left = length
-        else:
+        limit = self._front.body_limit(head)
+        if length is None:
             self._decoder = ChunkDecoder(limit)
+        elif length > limit:
+            raise CallerError("body-too-large", f"A body has at most {limit} bytes here.", status=413)
+        elif start + length <= len(data):
+            stop = start + length
+            self._serve(head, data[start:stop])
+            return data[stop:]
+        else:
+            self._left = length
+        self._await_body(head, told=start < len(data))
+        return data[start:]
+
+    def _await_head(self, data: bytes) -> None:
+        """Keep the beginning of a head, if it can still become one."""
+        check_partial_head(data)
+        if not self._partial:
+            self._partial = True
+            self.deadline = self._listener.deadlines.now + self._listener.caps.head_seconds
+        self._buffer = data
+
+    def _await_body(self, head: Head, *, told: bool) -> None:
+        """Gather a body. ``told``: the client sends it without waiting for a 100."""
+        listener = self._listener
         self._head = head
         self._parts = []
         self._partial = True
         self.deadline = listener.deadlines.now + listener.caps.body_seconds
-        if head.expects_continue and start == len(data):
+        if head.expects_continue and not told:
             listener.outbox.write(self.transport, CONTINUE)
-        return data[start:]
 
     def _read_body(self, head: Head, data: bytes) -> bytes:
         parts = cast("list[bytes]", self._parts)
@@ -241,7 +258,7 @@ class HttpFace(asyncio.Protocol):
         self._partial = False
         self.deadline = NEVER
         turn = self._turn = Turn(self, head, self._address)
-        self._listener.front.body(head, body, turn)
+        self._front.body(head, body, turn)
 
     # Answering.
 

@@ -54,7 +54,7 @@ class HttpListener:
         self.faces: set[HttpFace] = set()
         self.turned_away = 0  # connections refused because of a cap
         self._per_address: dict[str, int] = {}
-        self._memo: dict[bytes, Head] = {}
+        self._memo: dict[bytes, tuple[bytes, Head]] = {}
         self._memo_bytes = 0
         self._openings: dict[int, bytes] = {}
         self._openings_until = 0.0
@@ -85,16 +85,16 @@ class HttpListener:
         for face in list(self.faces):
             face.abort()
 
-    def head_of(self, block: bytes) -> Head:
-        """The parsed head of these bytes, from the memo where it can. Raises CallerError."""
-        head = self._memo.get(block)
-        if head is None:
-            head = parse_request_head(block, Head)
+    def head_of(self, block: bytes) -> tuple[bytes, Head]:
+        """The one copy of these bytes and their parsed head, from the memo where it can. Raises CallerError."""
+        known = self._memo.get(block)
+        if known is None:
+            known = (block, parse_request_head(block, Head))
             if len(self._memo) >= MEMO_HEADS or self._memo_bytes + len(block) > MEMO_BYTES:
                 self.forget_heads()
-            self._memo[block] = head
+            self._memo[block] = known
             self._memo_bytes += len(block)
-        return head
+        return known
 
     def forget_heads(self) -> None:
         """Empty the memo, for example when tokens were revoked."""

@@ -41,6 +41,21 @@ class PoolCaps(msgspec.Struct, frozen=True):
     reply_bytes: int = limits.REPLY_BYTES
 
 
+class _Silence:
+    """The sink of an exchange that is over: keeps no one alive and says nothing."""
+
+    def on_head(self, head: ResponseHead) -> None: ...
+
+    def on_data(self, part: bytes) -> None: ...
+
+    def on_end(self) -> None: ...
+
+    def on_fail(self, error: UpstreamError) -> None: ...
+
+
+_SILENCE = _Silence()
+
+
 class Exchange:
     """One request and where its response goes. Implements ``gateway.ports.HttpHandle``."""
 
@@ -60,9 +75,10 @@ class Exchange:
         """Drop the exchange; no callback follows."""
         if self.over:
             return
-        self.over = True
-        if self.wire is not None:
-            self.wire.abort()
+        wire = self.wire
+        self.finish()
+        if wire is not None:
+            wire.abort()
 
     def pause(self) -> None:
         """Stop reading the response."""
@@ -76,11 +92,18 @@ class Exchange:
         if self.wire is not None and not self.over:
             self.wire.resume()
 
+    def finish(self) -> HttpSink:
+        """The exchange is over; the sink gets its last call from the caller and is then forgotten."""
+        sink = self.sink
+        self.over = True
+        self.wire = None
+        self.sink = _SILENCE
+        return sink
+
     def fail(self, error: UpstreamError) -> None:
         """Tell the sink, once, that nothing more will come."""
         if not self.over:
-            self.over = True
-            self.sink.on_fail(error)
+            self.finish().on_fail(error)
 
 
 class HttpPool:

@@ -40,7 +40,7 @@ class Turn:
         """Send a whole answer."""
         if self._state != _OPEN:
             return
-        self._state = _OVER
+        self._finish()
         face = self._face
         face.reply(self._head, reply, keep=True)
         face.over(self)
@@ -64,7 +64,7 @@ class Turn:
         """Finish a streamed answer."""
         if self._state != _STREAMING:
             return
-        self._state = _OVER
+        self._finish()
         chunked = self._head.minor and self._head.verb != "HEAD"
         self._face.close_stream(self._head, LAST_CHUNK if chunked else b"")
         self._face.over(self)
@@ -80,9 +80,16 @@ class Turn:
         """The client has gone: tell the gateway, once."""
         if self._state == _OVER:
             return
+        on_gone = self.on_gone
+        self._finish()
+        if on_gone is not None:
+            on_gone()
+
+    def _finish(self) -> None:
+        """No callback any more; without them nothing is left for the cycle collector."""
         self._state = _OVER
-        if self.on_gone is not None:
-            self.on_gone()
+        self.on_gone = None
+        self.on_writable = None
 
     def drop(self) -> bool:
         """Take the exchange away from a gateway that failed; True if nothing was answered yet."""

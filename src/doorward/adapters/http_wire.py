@@ -23,7 +23,7 @@ class ServerWire(asyncio.Protocol):
     """One kept connection. At most one exchange at a time; requests are never pipelined."""
 
     __slots__ = (
-        "_buffer", "_decoder", "_exchange", "_head", "_interim", "_left", "_pool", "_stopped", "_stream", "_taken",
+        "_buffer", "_decoder", "_exchange", "_head", "_interim", "_left", "_pool", "_stopped", "_taken",
         "_used", "deadline", "transport",
     )  # fmt: skip
 
@@ -37,7 +37,6 @@ class ServerWire(asyncio.Protocol):
         self._left = 0  # bytes of the body that are missing, or _UNTIL_CLOSE
         self._decoder: ChunkDecoder | None = None
         self._taken = 0  # bytes of the body so far, where they are bounded
-        self._stream = False
         self._interim = 0
         self._used = False  # carried an exchange before this one
         self._stopped = False  # reading is paused
@@ -175,7 +174,6 @@ class ServerWire(asyncio.Protocol):
                 raise _broke("The server changed the protocol or sent too many interim responses.")
         self._buffer = b""
         self._head = head
-        self._stream = head.fields.get("content-type", "").startswith("text/event-stream")
         if exchange.hold:
             self.deadline = NEVER
         self._open_body(exchange, head)
@@ -188,10 +186,10 @@ class ServerWire(asyncio.Protocol):
 
     def _open_body(self, exchange: Exchange, head: ResponseHead) -> None:
         length = head.content_length
-        limit = 0 if self._stream else self._pool.caps.reply_bytes
+        limit = 0 if head.is_stream else self._pool.caps.reply_bytes
         self._taken = 0
         self._left = 0
-        if exchange.head.startswith(b"HEAD ") or head.status in (204, 304):
+        if exchange.head.startswith(b"HEAD "):
             return
         if head.chunked:
             self._decoder = ChunkDecoder(limit)
@@ -210,7 +208,8 @@ class ServerWire(asyncio.Protocol):
                 exchange.sink.on_data(parts[0] if len(parts) == 1 else b"".join(parts))
         elif self._left == _UNTIL_CLOSE:
             self._taken += len(data)
-            if not self._stream and self._taken > self._pool.caps.reply_bytes:
+            head = cast("ResponseHead", self._head)
+            if not head.is_stream and self._taken > self._pool.caps.reply_bytes:
                 raise _too_large()
             exchange.sink.on_data(data)
             return
@@ -234,15 +233,14 @@ class ServerWire(asyncio.Protocol):
         self._decoder = None
         self._interim = 0
         self._used = True
-        exchange.over = True
-        exchange.wire = None
+        sink = exchange.finish()
         if keep and not self.transport.is_closing():
             self.resume()
             self._pool.release(exchange, self)
         else:
             self._pool.release(exchange, None)
             self.transport.abort()
-        exchange.sink.on_end()
+        sink.on_end()
 
 
 def _broke(tell: str, detail: str = "") -> UpstreamError:

@@ -89,6 +89,7 @@ class ResponseHead(msgspec.Struct, frozen=True):
     content_length: int | None
     chunked: bool
     keep_alive: bool
+    is_stream: bool = False  # its content type is text/event-stream
 
 
 H = TypeVar("H", bound=RequestHead)
@@ -179,6 +180,7 @@ def parse_response_head(block: bytes) -> ResponseHead:
         content_length=size,
         chunked=coding is not None,
         keep_alive=block[7:8] == b"1" and not _closes(fields),
+        is_stream=fields.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream",
     )
 
 

@@ -14,7 +14,8 @@ _NAME_CHARS = 128
 _URI_CHARS = 8_192
 _TEXT_CHARS = 8_192
 _SCHEMA_DEPTH = 64
-_TOOL_NAME = re.compile(r"[A-Za-z0-9_.\-/]{1,128}")
+# The specification advises A-Z a-z 0-9 _ . - only; real servers also use : and /, but no other script and no spaces.
+_TOOL_NAME = re.compile(r"[!-~]{1,128}")
 _LOG_LEVELS = frozenset({"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"})
 _MISSING: Any = object()
 
@@ -209,7 +210,7 @@ def fault_in_tool(tool: object, is_modern: bool) -> str | None:  # noqa: FBT001 
         return "it is not an object"
     name = tool.get("name")
     if type(name) is not str or not _TOOL_NAME.fullmatch(name):
-        return "its name is not 1 to 128 characters of A-Z a-z 0-9 _ . - /"
+        return "its name is not 1 to 128 characters of visible ASCII"
     schema = tool.get("inputSchema")
     if type(schema) is not dict or schema.get("type") != "object":
         return "its inputSchema is not an object schema"

@@ -1,0 +1,261 @@
+"""Build one worker's data plane from settings: controls in order, upstreams, sessions, ledger and listener."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from doorward.adapters.bus import Channel, Peer
+from doorward.adapters.deadlines import Deadlines
+from doorward.adapters.http_in import listen
+from doorward.adapters.http_listener import HttpListener
+from doorward.adapters.http_out import HttpPool
+from doorward.adapters.ledger_files import LedgerWriter
+from doorward.adapters.outbox import Outbox
+from doorward.adapters.shared_counters import SharedCounters
+from doorward.adapters.stdio_link import StdioUpstream
+from doorward.app.controls import build_controls, build_policy
+from doorward.app.documents import documents_of
+from doorward.base.clock import SystemClock
+from doorward.base.errors import StoreError
+from doorward.base.ids import EventIds
+from doorward.catalogue.server import ServerSpec
+from doorward.gateway.desk import Desk
+from doorward.gateway.exchange import Exchange
+from doorward.gateway.facts import FactBook
+from doorward.gateway.front import Gateway
+from doorward.gateway.http_link import HttpUpstream
+from doorward.gateway.pipeline import Pipeline
+from doorward.gateway.ports import Upstream
+from doorward.gateway.recorder import Recorder
+from doorward.gateway.relay import RelayedResponder, RelayingClient
+from doorward.gateway.routes import Routes
+from doorward.gateway.sessions import Seat, SessionSeal, SessionTable
+from doorward.gateway.snapshot import Freshness, Snapshot
+from doorward.settings import Settings
+
+
+class DataPlane:
+    """Everything between the listening socket and the upstreams, in one process."""
+
+    def __init__(
+        self,
+        index: int,
+        incarnation: bytes,
+        counters_fd: int,
+        peer: Peer,
+        store_failed: Callable[[StoreError], None],
+    ) -> None:
+        self._index = index
+        self._incarnation = incarnation
+        self._counters_fd = counters_fd
+        self._peer = peer
+        self._store_failed = store_failed
+        self._clock = SystemClock()
+        self._ids = EventIds()
+        self.freshness = Freshness(self._clock)
+        self._facts = FactBook(self._clock)
+        self._live: set[Exchange] = set()
+        self._pools: dict[tuple[str, int, bool], HttpPool] = {}
+        self._upstreams: dict[str, tuple[ServerSpec, bytes, Upstream]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.ledger_ok = True
+        self.port = 0
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self, payload: dict[str, Any]) -> None:
+        """Build from the first snapshot and listen. Raises OperatorError, StoreError and OSError."""
+        settings = msgspec.msgpack.decode(payload["settings"], type=Settings)
+        loop = asyncio.get_running_loop()
+        origin = str(payload["ledger_origin"])
+        self._ledger = LedgerWriter(
+            Path(settings.gateway.data_dir) / "ledger",
+            origin,
+            self._sign,
+            self._clock,
+            settings.audit.sync_ms,
+        )
+        await self._ledger.start()
+        self._outbox = Outbox(loop, self._ledger.flush, self._failed)
+        self._deadlines = Deadlines(loop)
+        self._recorder = Recorder(self._ledger, payload["digest_key"], origin, self._clock, self._ids)
+        self._counters = SharedCounters.attach(self._counters_fd, self._index)
+        seal = SessionSeal(payload["session_key"])
+        self.table = SessionTable(seal, Seat(self._index, self._incarnation), self._clock)
+        snapshot = self._build(payload, settings)
+        self.gateway = Gateway(
+            snapshot=snapshot,
+            table=self.table,
+            recorder=self._recorder,
+            addresses=self._limits,
+            freshness=self.freshness,
+            clock=self._clock,
+            ids=self._ids,
+            relay=self._relay,
+            is_ready=lambda: self.ledger_ok,
+        )
+        self.freshness.tick(snapshot.generation)
+        host, _, port = settings.gateway.listen.rpartition(":")
+        self._listener: HttpListener = await listen(
+            host.strip("[]"), int(port), self.gateway, self._outbox, self._deadlines, reuse_port=True
+        )
+        self.port = self._listener.port
+
+    async def _sign(self, origin: str, size: int, root: bytes) -> str:
+        note = await self._peer.ask("sign", {"origin": origin, "size": size, "root": root})
+        return str(note)
+
+    def _failed(self, error: StoreError) -> None:
+        self.ledger_ok = False
+        self._store_failed(error)
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new, finish what is under way."""
+        for exchange in list(self._live):
+            exchange.stop("The gateway is shutting down.")
+        self.table.close()
+        await self._listener.drain(seconds)
+
+    async def stop(self) -> None:
+        """Close the ledger and all connections."""
+        for task in self._tasks:
+            task.cancel()
+        for pool in self._pools.values():
+            pool.close()
+        await self._listener.drain(0.0)
+        self._deadlines.close()
+        await self._ledger.close()
+
+    # -- snapshots ----------------------------------------------------------------------------------------------
+
+    def renew(self, payload: dict[str, Any]) -> None:
+        """Replace what is in force. Requests under way end under what they began with."""
+        settings = msgspec.msgpack.decode(payload["settings"], type=Settings)
+        snapshot = self._build(payload, settings)
+        self.gateway.addresses = self._limits
+        self.gateway.snapshot = snapshot
+        self.freshness.tick(snapshot.generation)
+        self._listener.forget_heads()
+        revoked = frozenset(payload["revoked"])
+        self.table.drop_where(
+            lambda session: session.token_id in revoked or not self._is_served(session.endpoint)
+        )
+        for exchange in list(self._live):
+            if exchange.call.principal.token_id in revoked:
+                exchange.stop("The access token was revoked.")
+
+    def _is_served(self, endpoint: str) -> bool:
+        return endpoint == "" or endpoint in self._upstreams
+
+    def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
+        policy = build_policy(settings, payload)
+        placed, self._limits = build_controls(settings, payload, policy, self._counters, self._clock)
+        pipeline = Pipeline(placed, self._spawn)
+        upstreams = self._build_upstreams(settings, payload.get("secrets") or {})
+        modes = {one.control.slug: one.mode for one in placed}
+        enforced = modes.get("ask-policy") == "enforce"
+        profile = settings.gateway.profile
+        desk = Desk(
+            pipeline=pipeline,
+            recorder=self._recorder,
+            facts=self._facts,
+            ids=self._ids,
+            servers=dict(settings.servers),
+            upstreams=upstreams,
+            may_use_server=policy.may_use_server if enforced else lambda principal, server: True,
+            end_session=self.table.drop,
+            deny_as=settings.gateway.deny_as,
+            sync_all=settings.audit.durability == "before-upstream" or profile in ("production", "regulated"),
+            gate_requests=modes.get("gate-server-requests") == "enforce",
+            live=self._live,
+        )
+        routes = Routes(
+            settings.servers, settings.gateway.public_url, documents_of(settings, payload["jwks"])
+        )
+        return Snapshot(int(payload["generation"]), routes, pipeline, desk, settings.limits.body_bytes)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- upstreams ----------------------------------------------------------------------------------------------
+
+    def _build_upstreams(self, settings: Settings, secrets: dict[str, bytes]) -> dict[str, Upstream]:
+        """Keep the upstream of every server whose settings did not change: its era and links stay known."""
+        kept: dict[str, tuple[ServerSpec, bytes, Upstream]] = {}
+        for name, spec in settings.servers.items():
+            credential = _credential(spec, secrets.get(name, b""))
+            known = self._upstreams.get(name)
+            if known is not None and known[0] == spec and known[1] == credential:
+                kept[name] = known
+            else:
+                self._facts.forget(name)
+                kept[name] = (spec, credential, self._make_upstream(spec, credential))
+        self._upstreams = kept
+        return {name: one[2] for name, one in kept.items()}
+
+    def _make_upstream(self, spec: ServerSpec, credential: bytes) -> Upstream:
+        if spec.is_stdio:
+            return StdioUpstream(self._peer, spec)
+        parts = urlsplit(spec.url)
+        tls = parts.scheme == "https"
+        host, port = parts.hostname or "", parts.port or (443 if tls else 80)
+        pool = self._pools.get((host, port, tls))
+        if pool is None:
+            context = ssl.create_default_context() if tls else None
+            pool = HttpPool(host, port, self._outbox, self._deadlines, tls=context)
+            self._pools[(host, port, tls)] = pool
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return HttpUpstream(spec.name, pool, parts.netloc, target, credential, self._facts.schema_of)
+
+    # -- sessions of other workers ------------------------------------------------------------------------------
+
+    def _relay(self, owner: int, payload: dict[str, Any], client: RelayingClient) -> bool:
+        channel = self._peer.open(
+            "relay", {**payload, "to": owner}, on_message=client.hear, on_close=client.closed
+        )
+        client.attach(channel)
+        return True
+
+    def accept_relay(self, payload: dict[str, Any], channel: Channel) -> None:
+        """Serve a request that another worker handed over."""
+        self.gateway.accept_relay(payload, lambda address: RelayedResponder(channel, address))
+
+    # -- rounds -------------------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """End idle and overdue sessions and streams."""
+        self.table.sweep()
+        now = time.time()
+        for exchange in list(self._live):
+            if 0 < exchange.call.principal.expires_at < now:
+                exchange.stop("The access token has run out.")
+
+    def numbers(self) -> dict[str, Any]:
+        """What the metrics page shows of this worker."""
+        return {
+            "index": self._index,
+            "sessions": len(self.table),
+            "streams": self.table.streams_count() + len(self._live),
+            "connections": len(self._listener.faces),
+            "ledger_ok": self.ledger_ok,
+            "generation": self.gateway.snapshot.generation,
+            **self._recorder.numbers(),
+        }
+
+
+def _credential(spec: ServerSpec, secret: bytes) -> bytes:
+    """The header line with what Doorward presents to this upstream, or b""."""
+    if spec.credentials.type != "header":
+        return b""
+    value = spec.credentials.prefix.encode() + secret
+    return spec.credentials.name.encode() + b": " + value + b"\r\n"

@@ -1,0 +1,132 @@
+"""One worker process: the data plane on one event loop, fed with snapshots by the supervisor.
+
+Started as ``python -m doorward.app.worker`` with an inherited bus socket; ends when the bus does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from typing import Any
+
+from doorward.adapters.bus import Channel, Peer
+from doorward.adapters.logs import configure_logs
+from doorward.app.data_plane import DataPlane
+from doorward.base.errors import StoreError
+
+_log = logging.getLogger("doorward.worker")
+_TICK_SECONDS = 0.5
+_KEEP_ALIVE_SECONDS = 15.0
+
+
+class Worker:
+    """The life of one worker: hello, snapshot, ready, serve, drain."""
+
+    def __init__(self, index: int, counters_fd: int, peer: Peer) -> None:
+        self._index = index
+        self._counters_fd = counters_fd
+        self._peer = peer
+        self._plane: DataPlane | None = None
+        self._over = asyncio.Event()
+        self._draining = False
+
+    async def run(self) -> int:
+        """Serve until told to stop. Returns the exit code."""
+        peer = self._peer
+        peer.on_tell("tick", self._tick)
+        peer.on_tell("snapshot", self._snapshot)
+        peer.on_tell("drain", self._drain)
+        peer.on_close = self._lost
+        payload = await peer.ask("hello", {"index": self._index, "pid": os.getpid()}, timeout_seconds=20.0)
+        incarnation = secrets.token_bytes(8)
+        plane = DataPlane(self._index, incarnation, self._counters_fd, peer, self._store_failed)
+        await plane.start(payload)
+        self._plane = plane
+        peer.accept("relay", self._accept_relay)
+        # Everything built so far lives as long as the process: keep the collector away from it.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        peer.tell("ready", {"index": self._index, "port": plane.port})
+        rounds = asyncio.get_running_loop().create_task(self._rounds(plane))
+        await self._over.wait()
+        rounds.cancel()
+        await plane.stop()
+        return 0
+
+    def _tick(self, payload: Any) -> None:
+        if self._plane is not None:
+            self._plane.freshness.tick(int(payload["generation"]))
+
+    def _snapshot(self, payload: Any) -> None:
+        if self._plane is not None:
+            self._plane.renew(payload)
+
+    def _accept_relay(self, payload: Any, channel: Channel) -> None:
+        if self._plane is not None:
+            self._plane.accept_relay(payload, channel)
+
+    def _drain(self, payload: Any) -> None:
+        if self._draining or self._plane is None:
+            return
+        self._draining = True
+        seconds = float((payload or {}).get("seconds", 10.0))
+        self._draining_task = asyncio.get_running_loop().create_task(self._drained(self._plane, seconds))
+
+    async def _drained(self, plane: DataPlane, seconds: float) -> None:
+        await plane.drain(seconds)
+        self._over.set()
+
+    def _lost(self, reason: str) -> None:
+        _log.warning("the supervisor is gone; this worker ends", extra={"reason": reason})
+        self._over.set()
+
+    def _store_failed(self, error: StoreError) -> None:
+        _log.critical("the ledger cannot be written; this worker stops serving", extra={"code": error.code})
+        if self._plane is not None:
+            self._plane.ledger_ok = False
+
+    async def _rounds(self, plane: DataPlane) -> None:
+        """Sweep sessions, keep streams alive, report numbers."""
+        since_keep_alive = 0.0
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            plane.sweep()
+            since_keep_alive += _TICK_SECONDS
+            if since_keep_alive >= _KEEP_ALIVE_SECONDS:
+                since_keep_alive = 0.0
+                plane.table.keep_alive()
+            self._peer.tell("metrics", plane.numbers())
+
+
+async def _main() -> int:
+    index = int(os.environ["DOORWARD_WORKER_INDEX"])
+    bus = socket.socket(fileno=int(os.environ["DOORWARD_BUS_FD"]))
+    counters_fd = int(os.environ["DOORWARD_COUNTERS_FD"])
+    loop = asyncio.get_running_loop()
+    # The supervisor decides when workers end; a Ctrl-C in the terminal reaches the whole process group.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_signal_handler(signal.SIGTERM, lambda: None)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    peer = await Peer.over(bus)
+    return await Worker(index, counters_fd, peer).run()
+
+
+def main() -> int:
+    """Entry of the process."""
+    configure_logs()
+    try:
+        import uvloop
+    except ImportError:  # uvloop is optional where it does not build
+        return asyncio.run(_main())
+    return int(uvloop.run(_main()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -174,6 +174,9 @@ class ServerWire(asyncio.Protocol):
                 raise _broke("The server changed the protocol or sent too many interim responses.")
         self._buffer = b""
         self._head = head
+        if data and head.content_length == len(data) <= self._pool.caps.reply_bytes:
+            self._deliver(exchange, head, data)
+            return
         if exchange.hold:
             self.deadline = NEVER
         self._open_body(exchange, head)
@@ -183,6 +186,15 @@ class ServerWire(asyncio.Protocol):
                 self._complete(exchange, extra=bool(data))
             elif data:
                 self._read_body(exchange, data)
+
+    def _deliver(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
+        """The common case: head and body came in one read."""
+        self._left = 0
+        exchange.sink.on_head(head)
+        if self._exchange is exchange:
+            exchange.sink.on_data(body)
+            if self._exchange is exchange:
+                self._complete(exchange)
 
     def _open_body(self, exchange: Exchange, head: ResponseHead) -> None:
         length = head.content_length

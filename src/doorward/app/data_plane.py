@@ -144,6 +144,7 @@ class DataPlane:
         self.gateway.snapshot = snapshot
         self.freshness.tick(snapshot.generation)
         self._listener.forget_heads()
+        self.table.settings_changed()
         revoked = frozenset(payload["revoked"])
         self.table.drop_where(
             lambda session: session.token_id in revoked or not self._is_served(session.endpoint)

@@ -7,8 +7,8 @@ import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
-_RANDOM_BITS = 80
-_RANDOM_MASK = (1 << _RANDOM_BITS) - 1
+_HIGH_BITS = 60
+_LOW_BITS = 20
 
 
 def _write_base32(value: int, pairs: int) -> str:
@@ -18,23 +18,24 @@ def _write_base32(value: int, pairs: int) -> str:
 class EventIds:
     """Mint ids in the ULID form: 48 bits of milliseconds, 80 bits of chance, growing within a millisecond."""
 
-    __slots__ = ("_millisecond", "_random", "_time_part")
+    __slots__ = ("_low", "_millisecond", "_prefix")
 
     def __init__(self) -> None:
         self._millisecond = -1
-        self._time_part = ""
-        self._random = 0
+        self._prefix = ""
+        self._low = 0
 
     def mint(self) -> str:
         """Return a fresh id of 26 characters."""
         millisecond = time.time_ns() // 1_000_000
-        if millisecond > self._millisecond:
-            self._millisecond = millisecond
-            self._time_part = _write_base32(millisecond, 5)
-            self._random = secrets.randbits(_RANDOM_BITS)
-        else:
-            self._random = (self._random + 1 + (self._random & 0xFF)) & _RANDOM_MASK
-        return self._time_part + _write_base32(self._random, 8)
+        low = self._low + 1
+        if millisecond > self._millisecond or low >> _LOW_BITS:
+            # A clock that stands still or goes back keeps the order; a full counter borrows from the next millisecond.
+            self._millisecond = max(millisecond, self._millisecond + 1)
+            self._prefix = _write_base32(self._millisecond, 5) + _write_base32(secrets.randbits(_HIGH_BITS), 6)
+            low = secrets.randbits(_LOW_BITS - 1)
+        self._low = low
+        return self._prefix + _PAIRS[low >> 10] + _PAIRS[low & 1023]
 
 
 def mint_handle(size_bytes: int = 32) -> str:

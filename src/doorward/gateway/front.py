@@ -161,9 +161,10 @@ class Gateway:
             era = classify(head.fields.get("mcp-protocol-version"), message)
             if era == "modern":
                 return self._modern.post(snapshot.desk, head, message, body, responder, event)
-            if message.method != "initialize" and self._is_elsewhere(head):
+            session = self._legacy.session_of(head, head.principal or LOCAL)
+            if session is None and message.method != "initialize" and self._is_elsewhere(head):
                 return self._hand_over(head, body, responder)
-            return self._legacy.post(snapshot.desk, head, message, body, responder, event)
+            return self._legacy.post(snapshot.desk, head, message, body, responder, event, session)
         except CallerError as error:
             error.message_id = message.id if message.kind == "request" else None
             raise
@@ -171,9 +172,10 @@ class Gateway:
     def _stream_or_end(
         self, snapshot: Snapshot, head: Head, body: bytes, responder: Responder, event: str
     ) -> None:
-        if self._is_elsewhere(head):
+        session = self._legacy.session_of(head, head.principal or LOCAL)
+        if session is None and self._is_elsewhere(head):
             return self._hand_over(head, body, responder)
-        status = 200 if self._legacy.session_of(head, head.principal or LOCAL) is not None else 404
+        status = 404 if session is None else 200
         self._recorder.session_event(head, head.verb, event, responder.address, status)
         if head.verb == "GET":
             return self._legacy.get(snapshot.desk, head, responder)
@@ -195,11 +197,8 @@ class Gateway:
 
     def _is_elsewhere(self, head: Head) -> bool:
         session_id = head.fields.get("mcp-session-id", "")
-        principal = head.principal or LOCAL
-        if not session_id or self.table.find(session_id, principal.key, head.server or FEDERATED) is not None:
-            return False
-        owner = self.table.owner(session_id)
-        return self._relay is not None and owner is not None and owner.worker != self.table.seat.worker
+        owner = self.table.owner(session_id) if session_id and self._relay is not None else None
+        return owner is not None and owner.worker != self.table.seat.worker
 
     def _hand_over(self, head: Head, body: bytes, responder: Responder) -> None:
         owner = self.table.owner(head.fields.get("mcp-session-id", ""))

@@ -83,13 +83,19 @@ class LegacyFace:
         self._table = table
 
     def post(
-        self, desk: Desk, head: Head, message: Message, body: bytes, responder: Responder, event: str
+        self,
+        desk: Desk,
+        head: Head,
+        message: Message,
+        body: bytes,
+        responder: Responder,
+        event: str,
+        session: Session | None,
     ) -> None:
-        """Serve one message of a legacy client."""
+        """Serve one message of a legacy client; without a session it can only be ``initialize``."""
         principal = head.principal or LOCAL
         if message.method == "initialize" and message.kind == "request":
             return self._initialize(desk, head, principal, message, body, responder, event)
-        session = self.session_of(head, principal)
         if session is None:
             return responder.answer(self.missing(head))
         session.token_id = principal.token_id
@@ -130,7 +136,11 @@ class LegacyFace:
         call.sent = sent
         call.session = session.id
         call.version = session.version
-        call.capabilities = desk.declared(server, session.capabilities) if server else session.capabilities
+        declared = session.declared.get(server)
+        if declared is None:
+            declared = desk.declared(server, session.capabilities) if server else session.capabilities
+            session.declared[server] = declared
+        call.capabilities = declared
         call.item = item_of(message)
         return call
 

@@ -78,6 +78,7 @@ class Session:
         self.endpoint = endpoint  # server name or "" for the federated endpoint
         self.version = version
         self.capabilities: dict[str, Any] = {}
+        self.declared: dict[str, dict[str, Any]] = {}  # server -> the capabilities that it may hear of
         self.links: dict[str, Link] = {}
         self.flights: dict[MessageId, Any] = {}  # the client's requests under way, by its id
         self.tokens: set[MessageId] = set()  # live progress tokens
@@ -223,6 +224,11 @@ class SessionTable:
         """End the sessions for which ``condition`` holds (a revoked principal, a removed server)."""
         for session in [one for one in self._sessions.values() if condition(one)]:
             self.drop(session)
+
+    def settings_changed(self) -> None:
+        """What servers may hear of clients is worked out anew."""
+        for session in self._sessions.values():
+            session.declared.clear()
 
     def close(self) -> None:
         """End all sessions."""

@@ -22,13 +22,12 @@ class Principal(msgspec.Struct, frozen=True):
     token_id: str = ""
     expires_at: float = 0.0  # Unix seconds; 0 means that no token stands behind it
 
-    @property
-    def key(self) -> str:
-        """An injective key of (tenant, issuer, subject, client); survives token refresh (SF-26)."""
-        return "|".join(
-            part.replace("%", "%25").replace("|", "%7C")
-            for part in (self.tenant, self.issuer, self.subject, self.client)
-        )
+    key: str = ""  # injective over (tenant, issuer, subject, client); survives token refresh (SF-26)
+
+    def __post_init__(self) -> None:
+        parts = (self.tenant, self.issuer, self.subject, self.client)
+        key = "|".join(part.replace("%", "%25").replace("|", "%7C") for part in parts)
+        msgspec.structs.force_setattr(self, "key", key)
 
     def attributes_digest(self) -> str:
         """Digest of everything a policy may read of this principal; different attributes never share a text."""

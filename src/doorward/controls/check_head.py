@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from doorward.controls.control import Call, Control, Facts, Head, Refuse, Verdict
 from doorward.protocol import codes, headers, legacy, modern
 
@@ -16,8 +18,9 @@ class CheckHead(Control):
     ``body_bytes`` is the largest body that a request may announce.
     """
 
-    slug = "check-head"
-    floor = True
+    slug: ClassVar[str] = "check-head"
+    partly: ClassVar[tuple[str, ...]] = ("S3.2", "S12.1")
+    floor: ClassVar[bool] = True
 
     def __init__(self, body_bytes: int) -> None:
         self._body_bytes = body_bytes

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from typing import ClassVar
+
 from doorward.controls.control import Control, Head, Refuse, Verdict
 from doorward.protocol import codes
 
@@ -20,8 +22,9 @@ class CheckOrigin(Control):
     compared exactly after lower-casing, and a default port equals none.
     """
 
-    slug = "check-origin"
-    floor = True
+    slug: ClassVar[str] = "check-origin"
+    partly: ClassVar[tuple[str, ...]] = ("S12.1",)
+    floor: ClassVar[bool] = True
 
     def __init__(self, hosts: Iterable[str], origins: Iterable[str]) -> None:
         self._hosts = frozenset(host.lower() for host in hosts)

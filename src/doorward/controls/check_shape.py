@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from doorward.base.errors import CallerError
 from doorward.controls.control import Call, Control, Facts, Note, Refuse, Verdict
@@ -23,8 +23,9 @@ _MISSING: Any = object()
 class CheckShape(Control):
     """Refuse messages that their era does not know or that are misshapen; drop invalid tools from listings."""
 
-    slug = "check-shape"
-    floor = True
+    slug: ClassVar[str] = "check-shape"
+    partly: ClassVar[tuple[str, ...]] = ("S3.2", "S12.1")
+    floor: ClassVar[bool] = True
 
     def request(self, call: Call, seen: Facts) -> Verdict:
         message = call.message

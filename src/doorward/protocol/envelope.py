@@ -66,9 +66,11 @@ def _call_of(value: dict[str, Any]) -> Message:
     if "params" in value:
         params = value["params"]
         if type(params) is not dict:
-            raise CallerError(
+            fault = CallerError(
                 "params", "The member params is not an object.", status=400, rpc_code=codes.INVALID_PARAMS
             )
+            fault.message_id = _id_of(value) if "id" in value else None
+            raise fault
         if not params.keys() <= PARAMS_MEMBERS:
             _refuse_variants(params, PARAMS_MEMBERS)
         meta = params.get("_meta")

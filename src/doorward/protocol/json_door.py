@@ -29,7 +29,7 @@ def parse_json(body: bytes) -> Any:
     of more than ``limits.INTEGER_DIGITS`` digits, lone surrogates, a byte order mark, anything but UTF-8, NUL in member
     names, nesting beyond ``limits.NESTING_DEPTH`` and objects of more than ``limits.KEYS_COUNT`` members.
 
-    Raises CallerError with status 400 and the JSON-RPC code -32700 (no JSON) or -32600 (JSON that we do not take).
+    Raises CallerError with status 400 and the JSON-RPC code -32700.
     """
     try:
         value = jiter.from_json(
@@ -135,4 +135,4 @@ def _unreadable(reason: str) -> CallerError:
 
 
 def _refused(code: str, tell: str, detail: str = "") -> CallerError:
-    return CallerError(code, tell, status=400, rpc_code=codes.INVALID_REQUEST, detail=detail)
+    return CallerError(code, tell, status=400, rpc_code=codes.PARSE_ERROR, detail=detail)

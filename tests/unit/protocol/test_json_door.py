@@ -61,7 +61,7 @@ UNWANTED = [
 def test_a_member_named_twice_is_refused(body: bytes) -> None:
     with pytest.raises(CallerError) as caught:
         parse_json(body)
-    assert (caught.value.status, caught.value.rpc_code) == (400, -32600)
+    assert (caught.value.status, caught.value.rpc_code) == (400, -32700)
 
 
 @pytest.mark.parametrize("body", NOT_JSON)
@@ -75,7 +75,7 @@ def test_what_is_not_json_in_utf8_is_a_parse_error(body: bytes) -> None:
 def test_json_that_readers_understand_differently_is_refused(body: bytes) -> None:
     with pytest.raises(CallerError) as caught:
         parse_json(body)
-    assert (caught.value.status, caught.value.rpc_code) == (400, -32600)
+    assert (caught.value.status, caught.value.rpc_code) == (400, -32700)
 
 
 @pytest.mark.parametrize("digits", [5_000, 4_301, 100_000])

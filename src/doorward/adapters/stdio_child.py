@@ -71,6 +71,10 @@ class StdioChild(asyncio.SubprocessProtocol):
         """True while messages can be sent."""
         return self._transport is not None and not self._over
 
+    def why_gone(self) -> UpstreamError:
+        """Why the server is gone; only sensible once it is."""
+        return self._exit_error(None if self._transport is None else self._transport.get_returncode())
+
     async def start(self) -> None:
         """Start the process. Raises: UpstreamError ``upstream-start`` when it cannot be started at all."""
         loop = asyncio.get_running_loop()

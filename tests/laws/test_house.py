@@ -120,3 +120,14 @@ def test_every_dependency_has_a_decision_record():
     for requirement in wanted:
         package = re.split(r"[^A-Za-z0-9-]", requirement)[0]
         assert f"`{package}`" in records, package
+
+
+def test_every_decision_record_has_its_parts_and_its_line():
+    folder = HOME / "docs" / "decisions"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    for path in sorted(folder.glob("0*.md")):
+        text = path.read_text(encoding="utf-8")
+        assert f"]({path.name})" in index, path.name
+        assert re.match(rf"# 0*{int(path.name[:4])}\. ", text), path.name
+        assert "**Exit.**" in text, path.name
+        assert "**Decision.**" in text or "**Runner-up.**" in text, path.name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-
 from typing import ClassVar
 
 from doorward.controls.control import Control, Head, Refuse, Verdict

@@ -47,7 +47,7 @@ def message_of(value: Any) -> Message:
         if type(value) is list:
             raise _invalid("batch", "Batches are not served: send one message in each body.")
         raise _invalid("no-object", "The message is not a JSON object.")
-    if not value.keys() <= ENVELOPE_MEMBERS:
+    if not ENVELOPE_MEMBERS.issuperset(value):
         _refuse_variants(value, ENVELOPE_MEMBERS)
     if value.get("jsonrpc") != "2.0":
         raise _invalid("jsonrpc-version", 'The member "jsonrpc" is not "2.0".')
@@ -71,10 +71,10 @@ def _call_of(value: dict[str, Any]) -> Message:
             )
             fault.message_id = _id_of(value) if "id" in value else None
             raise fault
-        if not params.keys() <= PARAMS_MEMBERS:
+        if not PARAMS_MEMBERS.issuperset(params):
             _refuse_variants(params, PARAMS_MEMBERS)
         meta = params.get("_meta")
-        if type(meta) is dict and not meta.keys() <= META_MEMBERS:
+        if type(meta) is dict and not META_MEMBERS.issuperset(meta):
             _refuse_variants(meta, META_MEMBERS)
     if "id" in value:
         return Message("request", method, _id_of(value), params, value)

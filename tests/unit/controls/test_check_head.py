@@ -144,9 +144,7 @@ def test_paths_that_are_not_mcp_are_left_to_their_own_handler() -> None:
 def call(
     message: Message, fields: dict[str, str], era: Era = "modern", schema: dict[str, Any] | None = None
 ) -> Call:
-    made = Call(
-        head=head(fields=fields), principal=LOCAL, server="time", era=era, message=message, event="e"
-    )
+    made = Call(head=head(fields=fields), principal=LOCAL, server="time", era=era, message=message, event="e")
     made.schema = schema
     return made
 

@@ -77,7 +77,8 @@ def test_an_unsupported_version_is_answered_with_the_supported_ones() -> None:
 
 def test_initialize_gets_its_version_or_the_latest() -> None:
     assert legacy.negotiate("2025-03-26") == "2025-03-26"
-    for other in ("2026-07-28", "1.0", 5, None, []):
+    others: list[object] = ["2026-07-28", "1.0", 5, None, []]
+    for other in others:
         assert legacy.negotiate(other) == "2025-11-25"
 
 

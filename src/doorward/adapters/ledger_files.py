@@ -20,10 +20,12 @@ from doorward.adapters.ledger_disk import place_file, read_file, sync_folder, wr
 from doorward.adapters.ledger_publish import Batch, place_checkpoint, write_batch
 from doorward.adapters.ledger_recovery import open_log
 from doorward.audit.checkpoint import folder_of, is_origin
+from doorward.audit.record import Records
 from doorward.audit.tiles import ENTRY_BYTES, frame, tail_head, tail_path
 from doorward.audit.tree import Tree
 from doorward.base.clock import Clock
 from doorward.base.errors import StoreError
+from doorward.base.ids import EventIds
 
 _log = logging.getLogger("doorward.ledger")
 TICK_SECONDS = 1.0  # how long an entry may be without a signed checkpoint
@@ -68,7 +70,9 @@ class LedgerWriter:
         self._batch = Batch([])
         self._tail = -1
         self._tail_bytes = 0
-        self._tails: list[int] = []
+        self._tail_start = 0
+        self._old_tails: list[int] = []  # go when the next checkpoint is in force
+        self._due = False
         self._retired: list[int] = []  # descriptors of older tails that still have to be synced and closed
         self._unsynced = False
         self._waiting: list[Synced] = []
@@ -153,12 +157,14 @@ class LedgerWriter:
 
     def _sync_due(self) -> None:
         self._sync_timer = None
+        self._due = self._unsynced and self._syncing
         if self._unsynced:
             self._start_sync()
 
     def _start_sync(self) -> None:
         if self._syncing:
             return
+        self._due = False
         self._syncing = True
         self._unsynced = False
         callbacks, self._waiting = self._waiting, []
@@ -183,7 +189,7 @@ class LedgerWriter:
         error = self._fail("ledger-sync", problem) if problem is not None else self.failed
         if error is not None:
             callbacks, self._waiting = callbacks + self._waiting, []
-        elif self._waiting:
+        elif self._waiting or self._due:
             self._start_sync()
         elif self._unsynced and self._sync_timer is None:
             self._sync_timer = self._loop.call_later(self._sync_seconds, self._sync_due)
@@ -228,13 +234,26 @@ class LedgerWriter:
         self.problems = opened.problems
         self._batch = Batch(opened.bundle)
         self._batch.edge = self.published
-        self._tails = opened.tails
         self._unhashed = opened.later
         self._count = self.published + len(opened.later)
+        self._old_tails = [start for start in opened.tails if start != self._count]
+        self._tail_start = self._count
         self._new_tail()
+        self._tell_problems()
         started = self._scratch / f"{folder_of(self.origin)}.started"
         place_file(self._scratch, started, str(self._count).encode())
         self._batch.first = read_file(self._folder / "checkpoint") is None
+
+    def _tell_problems(self) -> None:
+        records, ids = Records(self.origin, bytes(32)), EventIds()
+        for problem in self.problems:
+            _log.error("ledger was torn", extra={"log": self.origin, "detail": problem})
+            self.append(
+                records.happening(
+                    "server", event=ids.mint(), at=self._clock.now(), method="ledger-torn", verdict="note",
+                    control="keep-ledger", reason=problem,
+                )
+            )  # fmt: skip
 
     def _new_tail(self) -> None:
         path = self._folder / tail_path(self._count)
@@ -245,8 +264,9 @@ class LedgerWriter:
         if self._tail >= 0:
             self._retired.append(self._tail)
         self._tail, self._tail_bytes = descriptor, 0
-        if self._count not in self._tails:
-            self._tails.append(self._count)
+        if self._tail_start != self._count:
+            self._old_tails.append(self._tail_start)
+            self._tail_start = self._count
 
     async def _tick(self) -> None:
         while self.failed is None:
@@ -259,6 +279,8 @@ class LedgerWriter:
                 _log.warning("no checkpoint", extra={"log": self.origin, "code": error.code})
                 if now - since > SIGN_SECONDS or error.code == "ledger-conflict":
                     self._fail("ledger-unsigned", error)
+            except Exception as error:  # noqa: BLE001 - without checkpoints nothing may go on
+                self._fail("ledger-unsigned", error)
 
     async def publish(self) -> None:
         """Put everything so far into tiles under a signed checkpoint; raises StoreError."""
@@ -273,9 +295,9 @@ class LedgerWriter:
             if size == self.published and not self._batch.first:
                 return
             files = self._batch.take(self._tree)
-            obsolete: list[int] = []
             if self._tail_bytes > TAIL_BYTES and size == self._count:
-                self._rotate(obsolete)
+                self._rotate()
+            obsolete = list(self._old_tails)
             try:
                 await self._loop.run_in_executor(self._file_thread, write_batch, self._folder, self._scratch, files)
                 await self._until_synced()
@@ -289,10 +311,9 @@ class LedgerWriter:
                 self._batch.first = True  # try again at the next tick, with nothing new
                 raise
             self.published, self._unsigned_since = size, None
+            self._old_tails = self._old_tails[len(obsolete) :]
 
-    def _rotate(self, obsolete: list[int]) -> None:
-        obsolete += self._tails
-        self._tails = []
+    def _rotate(self) -> None:
         try:
             self._new_tail()
         except OSError as error:

@@ -16,8 +16,15 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from doorward.adapters.ledger_disk import place_file, read_file, sync_folder, write_all
-from doorward.adapters.ledger_publish import Batch, place_checkpoint, write_batch
+from doorward.adapters.ledger_disk import place_file, sync_folder, write_all
+from doorward.adapters.ledger_publish import (
+    Batch,
+    drop_partials,
+    partials_of,
+    place_checkpoint,
+    strays_of,
+    write_batch,
+)
 from doorward.adapters.ledger_recovery import open_log
 from doorward.audit.checkpoint import folder_of, is_origin
 from doorward.audit.record import Records
@@ -56,6 +63,7 @@ class LedgerWriter:
         self.origin = origin
         self.problems: list[str] = []
         self.failed: StoreError | None = None
+        self.on_failed: Callable[[StoreError], None] | None = None  # told once, in the loop
         self.published = 0  # entries under the last checkpoint
         self._folder = directory / folder_of(origin)
         self._scratch = directory.parent / "ledger-state"
@@ -72,6 +80,7 @@ class LedgerWriter:
         self._tail_bytes = 0
         self._tail_start = 0
         self._old_tails: list[int] = []  # go when the next checkpoint is in force
+        self._partials: set[str] = set()  # partial files that may be on disk
         self._due = False
         self._retired: list[int] = []  # descriptors of older tails that still have to be synced and closed
         self._unsynced = False
@@ -201,6 +210,8 @@ class LedgerWriter:
             detail = f"{type(cause).__name__}: {cause}"
             self.failed = StoreError(code, "The ledger cannot be written, so nothing is served.", detail)
             _log.critical("ledger failed", extra={"log": self.origin, "code": code, "detail": detail})
+            if self.on_failed is not None:
+                self.on_failed(self.failed)
         return self.failed
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -215,9 +226,13 @@ class LedgerWriter:
         self._loop = asyncio.get_running_loop()
         try:
             self._open()
+            await self.publish()
         except OSError as error:
+            self._let_go()
             raise self._fail("ledger-write", error) from error
-        await self.publish()
+        except BaseException:
+            self._let_go()
+            raise
         self._ticker = asyncio.create_task(self._tick(), name=f"ledger {self.origin}")
 
     def _open(self) -> None:
@@ -232,6 +247,8 @@ class LedgerWriter:
         self._tree = opened.tree
         self.published = opened.tree.size
         self.problems = opened.problems
+        drop_partials(self._folder, strays_of(self._folder, self.published))
+        self._partials = partials_of(self.published)
         self._batch = Batch(opened.bundle)
         self._batch.edge = self.published
         self._unhashed = opened.later
@@ -242,7 +259,7 @@ class LedgerWriter:
         self._tell_problems()
         started = self._scratch / f"{folder_of(self.origin)}.started"
         place_file(self._scratch, started, str(self._count).encode())
-        self._batch.first = read_file(self._folder / "checkpoint") is None
+        self._batch.first = True  # the signer has to agree that this is where the log was
 
     def _tell_problems(self) -> None:
         records, ids = Records(self.origin, bytes(32)), EventIds()
@@ -257,7 +274,9 @@ class LedgerWriter:
 
     def _new_tail(self) -> None:
         path = self._folder / tail_path(self._count)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         if os.fstat(descriptor).st_size == 0:
             write_all(descriptor, tail_head(self.origin, self._count))
         sync_folder(self._folder / "tail")
@@ -298,12 +317,17 @@ class LedgerWriter:
             if self._tail_bytes > TAIL_BYTES and size == self._count:
                 self._rotate()
             obsolete = list(self._old_tails)
+            # A reader that holds the checkpoint before this one still finds its partial tiles.
+            kept = partials_of(size) | partials_of(self.published)
+            stale = self._partials - kept
             try:
-                await self._loop.run_in_executor(self._file_thread, write_batch, self._folder, self._scratch, files)
+                await self._loop.run_in_executor(
+                    self._file_thread, write_batch, self._folder, self._scratch, files
+                )
                 await self._until_synced()
                 note = await self._sign(self.origin, size, root)
                 await self._loop.run_in_executor(
-                    self._file_thread, place_checkpoint, self._folder, self._scratch, note, size, obsolete
+                    self._file_thread, place_checkpoint, self._folder, self._scratch, note, obsolete, stale
                 )
             except OSError as error:
                 raise self._fail("ledger-write", error) from error
@@ -311,6 +335,7 @@ class LedgerWriter:
                 self._batch.first = True  # try again at the next tick, with nothing new
                 raise
             self.published, self._unsigned_since = size, None
+            self._partials = kept
             self._old_tails = self._old_tails[len(obsolete) :]
 
     def _rotate(self) -> None:
@@ -335,15 +360,19 @@ class LedgerWriter:
         try:
             if self.failed is None and self._tail >= 0:
                 await self.publish()
+                drop_partials(self._folder, self._partials - partials_of(self.published))
+        except OSError as error:
+            raise self._fail("ledger-write", error) from error
         finally:
-            if self._sync_timer is not None:
-                self._sync_timer.cancel()
-            self._sync_thread.shutdown(wait=True)
-            self._file_thread.shutdown(wait=True)
-            for descriptor in (*self._retired, self._tail, self._lock):
-                if descriptor >= 0:
-                    os.close(descriptor)
-            self._tail = self._lock = -1
-            self._retired = []
+            self._let_go()
 
-
+    def _let_go(self) -> None:
+        if self._sync_timer is not None:
+            self._sync_timer.cancel()
+        self._sync_thread.shutdown(wait=True)
+        self._file_thread.shutdown(wait=True)
+        for descriptor in (*self._retired, self._tail, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._tail = self._lock = -1
+        self._retired = []

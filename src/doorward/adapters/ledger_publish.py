@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
-from doorward.adapters.ledger_disk import list_files, place_file, read_file, sync_folder
-from doorward.audit.checkpoint import unsigned_checkpoint
+from doorward.adapters.ledger_disk import place_file, sync_folder
 from doorward.audit.tiles import TileName, join_entries, tail_path, tile_of, tiles_of
 from doorward.audit.tree import TILE_WIDTH, Tree
 
@@ -35,10 +35,13 @@ class Batch:
 
     def take(self, tree: Tree) -> list[tuple[str, bytes]]:
         """All files that a checkpoint over ``tree`` needs and that are not written yet: (path, content)."""
+        self.first = False
         tiles, self._tiles = self._tiles, []
         tiles += [(name, b"".join(tree.levels[name.level])) for name in tiles_of(tree.size)]
         if self._bundle:
-            tiles.append((TileName(-1, tree.size // TILE_WIDTH, len(self._bundle)), join_entries(self._bundle)))
+            tiles.append(
+                (TileName(-1, tree.size // TILE_WIDTH, len(self._bundle)), join_entries(self._bundle))
+            )
         return [(name.path, content) for name, content in tiles]
 
 
@@ -59,36 +62,39 @@ def write_batch(folder: Path, scratch: Path, files: list[tuple[str, bytes]]) -> 
         sync_folder(parent)
 
 
-def place_checkpoint(folder: Path, scratch: Path, note: str, size: int, obsolete: list[int]) -> None:
-    """Put a new checkpoint in force, then remove partial tiles that no reader of the last two needs, and old tails."""
-    before = read_file(folder / "checkpoint")
+def place_checkpoint(folder: Path, scratch: Path, note: str, tails: list[int], stale: set[str]) -> None:
+    """Put a new checkpoint in force, then remove the tails and partial tiles that it makes obsolete; raises OSError."""
     place_file(scratch, folder / "checkpoint", note.encode())
     sync_folder(folder)
-    keep = {name.path for name in needed(size)}
-    if before is not None:
-        last = unsigned_checkpoint(before).size
-        keep |= {name.path for name in needed(last)}
-        for name in needed(last):
-            _prune(folder, name, keep)
-    for name in needed(size):
-        _prune(folder, name, keep)
-    for start in obsolete:
+    drop_partials(folder, stale)
+    for start in tails:
         (folder / tail_path(start)).unlink(missing_ok=True)
-    if obsolete:
+    if tails:
         sync_folder(folder / "tail")
 
 
-def needed(size: int) -> list[TileName]:
-    """The partial files of a log of ``size`` entries."""
+def drop_partials(folder: Path, stale: set[str]) -> None:
+    """Remove partial tiles, and their folders where they were the last; raises OSError."""
+    for path in stale:
+        (folder / path).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: a wider one is in it
+            (folder / path).parent.rmdir()
+
+
+def partials_of(size: int) -> set[str]:
+    """Paths of the partial files that a checkpoint over ``size`` entries needs."""
     bundle = [TileName(-1, size // TILE_WIDTH, size % TILE_WIDTH)] if size % TILE_WIDTH else []
-    return [*tiles_of(size), *bundle]
+    return {name.path for name in (*tiles_of(size), *bundle)}
 
 
-def _prune(folder: Path, name: TileName, keep: set[str]) -> None:
-    partials = TileName(name.level, name.index, 1).path.removesuffix("/1")
-    if not (folder / partials).is_dir():
-        return
-    for path in list_files(folder / partials):
-        found = tile_of(f"{partials}/{path}")
-        if found is not None and found.path not in keep:
-            (folder / found.path).unlink(missing_ok=True)
+def strays_of(folder: Path, size: int) -> set[str]:
+    """Partial files near the right edge that a log of ``size`` entries does not need: a killed writer left them."""
+    found: set[str] = set()
+    for level in (-1, *range(len(tiles_of(size)) + 2)):
+        index = size // TILE_WIDTH ** (max(level, 0) + 1)
+        near = (folder / TileName(level, index).path).parent
+        for path in near.glob("*.p/*"):
+            name = tile_of(path.relative_to(folder).as_posix())
+            if name is not None:
+                found.add(name.path)
+    return found - partials_of(size)

@@ -55,7 +55,9 @@ def find_public_key(data_dir: Path) -> bytes:
             return read_vkey(content.decode("utf-8", "replace"))[1]
     except (OSError, TamperError) as error:
         raise OperatorError("ledger-key", "The ledger's public key cannot be read.") from error
-    raise OperatorError("ledger-key", "This folder has no ledger's public key; give it with --vkey, or the right config.")
+    raise OperatorError(
+        "ledger-key", "This folder has no ledger's public key; give it with --vkey, or the right config."
+    )
 
 
 def verify_folder(data_dir: Path, public_key: bytes, witnesses: Sequence[bytes] = ()) -> Report:

@@ -58,7 +58,9 @@ def open_log(folder: Path, scratch: Path, origin: str, public_key: bytes | None)
             raise mismatch("the tiles have another root")
         bundle = _load_bundle(folder, tree)
     opened = Opened(tree, bundle, [], [], [])
-    starts = sorted(start for name in os.listdir(folder / "tail") if (start := tail_start(f"tail/{name}")) is not None)
+    starts = sorted(
+        start for name in os.listdir(folder / "tail") if (start := tail_start(f"tail/{name}")) is not None
+    )
     if note is not None and not starts:
         raise mismatch("its tail is gone")
     for start in starts:
@@ -123,7 +125,9 @@ def _take_tail(folder: Path, scratch: Path, origin: str, start: int, opened: Ope
         kept = content[: tail.good_bytes] if tail.good_bytes else tail_head(origin, start)
         place_file(scratch, path, kept)
         sync_folder(folder / "tail")
-        opened.problems.append(f"{len(content) - tail.good_bytes} bytes after entry {start + len(tail.entries)} were cut off")
+        opened.problems.append(
+            f"{len(content) - tail.good_bytes} bytes after entry {start + len(tail.entries)} were cut off"
+        )
     if start > known:
         raise mismatch(f"entries {known} to {start} are missing")
     first_open = opened.tree.size - len(opened.bundle)

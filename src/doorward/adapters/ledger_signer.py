@@ -45,11 +45,15 @@ class LedgerSigner:
         try:
             self._ledger.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            place_file(self._state, self._state / VKEY_FILE, (write_vkey(self.host, self.public_key) + "\n").encode())
+            place_file(
+                self._state, self._state / VKEY_FILE, (write_vkey(self.host, self.public_key) + "\n").encode()
+            )
             self._signed = read_signed(self._state)
             self._origins = self._load_origins()
         except OSError as error:
-            raise StoreError("ledger-state", "The ledger's folder cannot be used; check its rights.") from error
+            raise StoreError(
+                "ledger-state", "The ledger's folder cannot be used; check its rights."
+            ) from error
 
     def _load_origins(self) -> set[str]:
         note = read_file(self._ledger / "origins")
@@ -80,7 +84,8 @@ class LedgerSigner:
             raise StoreError("ledger-conflict", "The log has no proper name or root.")
         if last is not None and (size < last[0] or (size == last[0] and root.hex() != last[1])):
             raise StoreError(
-                "ledger-conflict", "The log is not a continuation of what was signed before; run `doorward audit verify`."
+                "ledger-conflict",
+                "The log is not a continuation of what was signed before; run `doorward audit verify`.",
             )
         try:
             if origin not in self._origins:
@@ -90,7 +95,9 @@ class LedgerSigner:
                 place_file(self._state, self._state / f"{folder_of(origin)}.signed", entry)
                 self._signed[origin] = (size, root.hex())
         except OSError as error:
-            raise StoreError("ledger-state", "What was signed cannot be written down; check the disk.") from error
+            raise StoreError(
+                "ledger-state", "What was signed cannot be written down; check the disk."
+            ) from error
         return sign_note(Checkpoint(origin, size, root).text, origin, self._key)
 
     def _add_origin(self, origin: str) -> None:

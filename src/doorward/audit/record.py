@@ -163,7 +163,11 @@ class Records:
         trace: str,
         notes: Sequence[str],
     ) -> str:
-        members: dict[str, Any] = {"verdict": verdict, "control": tidy(control), "reason": tidy(reason, REASON_CHARS)}
+        members: dict[str, Any] = {
+            "verdict": verdict,
+            "control": tidy(control),
+            "reason": tidy(reason, REASON_CHARS),
+        }
         if code:
             members["code"] = code
         if http_status:
@@ -224,7 +228,7 @@ class Records:
 
         ``method`` is the verb, such as ``token-refused``, ``settings-activated`` or ``server-started``.
         """
-        if item and "://" in item:
+        if "://" in item or "?" in item or "#" in item:
             item = strip_uri(item, self._key)
         members = {
             "record": "happening",
@@ -294,6 +298,8 @@ class Fold:
         row = {name: record.get(name, default) for name, default in _ROW.items()}
         row["seq"] = [stored.seq, stored.seq]
         if record.get("record") != "decision":
+            if row["kind"] == "call" and row["verdict"] == "refuse":
+                row["outcome"], row["upstream_requests"] = "error", 0
             return row
         outcome = self._outcomes.pop(str(row["event"]), None)
         if outcome is not None:

@@ -122,7 +122,9 @@ def check_signers(note: bytes, name: str, public_key: bytes) -> None:
         raise TamperError("note-signers", "The note carries a signature of an unknown key.")
 
 
-def _read_witnesses(witnesses: Sequence[bytes], public_key: bytes, problems: list[Problem]) -> list[Checkpoint]:
+def _read_witnesses(
+    witnesses: Sequence[bytes], public_key: bytes, problems: list[Problem]
+) -> list[Checkpoint]:
     held = []
     for note in witnesses:
         try:

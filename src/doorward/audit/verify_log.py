@@ -109,7 +109,9 @@ class LogCheck:
         self._check_edge()
         for size in sorted(self._wanted):
             for _, source in self._wanted[size]:
-                self._problem(self._tree.size, "checkpoint", f"the log is shorter than {source} ({size} entries)")
+                self._problem(
+                    self._tree.size, "checkpoint", f"the log is shorter than {source} ({size} entries)"
+                )
 
     def _read_checkpoint(self) -> None:
         self._left.discard("checkpoint")
@@ -192,7 +194,9 @@ class LogCheck:
         root = self._tree.root().hex()
         for expected, source in self._wanted.pop(self._tree.size, []):
             if root != expected:
-                self._problem(None, "checkpoint", f"the first {self._tree.size} entries have another root than {source}")
+                self._problem(
+                    None, "checkpoint", f"the first {self._tree.size} entries have another root than {source}"
+                )
 
     def _finished(self, level: int, index: int, hashes: list[bytes]) -> None:
         required = (index + 1) * TILE_WIDTH ** (level + 1) <= self._size
@@ -215,11 +219,13 @@ class LogCheck:
             self._left.discard(name.path)
             content = self._read(name.path)
             if content != b"".join(hashes[: name.width]):
-                self._problem(self._first_difference(name, hashes, content), name.path, "the tile is not of its entries")
+                self._problem(
+                    self._first_difference(name, hashes, content), name.path, "the tile is not of its entries"
+                )
 
     @staticmethod
     def _first_difference(name: TileName, hashes: list[bytes], content: bytes | None) -> int:
-        span = TILE_WIDTH**name.level
+        span = 1 << (8 * name.level)
         for place in range(name.width):
             at = place * HASH_BYTES
             if content is None or content[at : at + HASH_BYTES] != hashes[place]:

@@ -24,7 +24,11 @@ def test_paths_are_those_of_the_specification() -> None:
 
 
 def test_a_tree_of_70000_has_the_partial_tiles_that_the_specification_names() -> None:
-    assert [(name.level, name.index, name.width) for name in tiles_of(70_000)] == [(0, 273, 112), (1, 1, 17), (2, 0, 1)]
+    assert [(name.level, name.index, name.width) for name in tiles_of(70_000)] == [
+        (0, 273, 112),
+        (1, 1, 17),
+        (2, 0, 1),
+    ]
     assert [(name.level, name.index, name.width) for name in tiles_of(256)] == [(1, 0, 1)]
 
 
@@ -34,7 +38,9 @@ def test_paths_read_back(level: int, index: int, width: int) -> None:
     assert tile_of(name.path) == name
 
 
-@pytest.mark.parametrize("path", ["tile/00/000", "tile/0/x000/001", "tile/0/000.p/256", "tile/0/000.p/0", "tile/0/1", "x"])
+@pytest.mark.parametrize(
+    "path", ["tile/00/000", "tile/0/x000/001", "tile/0/000.p/256", "tile/0/000.p/0", "tile/0/1", "x"]
+)
 def test_other_spellings_are_no_paths(path: str) -> None:
     assert tile_of(path) is None
 
@@ -52,7 +58,9 @@ def test_any_bytes_are_a_bundle_or_not(content: bytes) -> None:
 
 @given(st.data())
 def test_any_changed_byte_of_a_tail_is_seen(data: st.DataObject) -> None:
-    whole = bytearray(tail_head("a", 0) + frame(join_entries([b"one", b"two"])) + frame(join_entries([b"three"])))
+    whole = bytearray(
+        tail_head("a", 0) + frame(join_entries([b"one", b"two"])) + frame(join_entries([b"three"]))
+    )
     assert read_tail(bytes(whole), "a", 0).entries == [b"one", b"two", b"three"]
     whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
     assert read_tail(bytes(whole), "a", 0).problem

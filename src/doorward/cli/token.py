@@ -132,7 +132,7 @@ def token(
     from doorward.settings import load
 
     minted = mint_token(
-        load(config), user=user, server=server, roles=role, scopes=scope, ttl_seconds=ttl_seconds
+        load(config).settings, user=user, server=server, roles=role, scopes=scope, ttl_seconds=ttl_seconds
     )
     if minted.created:
         roles = ", ".join(minted.roles)

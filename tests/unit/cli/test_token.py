@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -8,10 +7,12 @@ import pytest
 from doorward.adapters.key_files import load_or_create_keys
 from doorward.base.clock import FakeClock
 from doorward.base.errors import OperatorError
+from doorward.catalogue.server import ServerSpec
 from doorward.cli.token import Minted, mint_token
 from doorward.identity.principal import Principal
 from doorward.identity.tokens import TokenJudge, TokenRefusal
 from doorward.policy.roles import EVERYTHING
+from doorward.settings import GatewaySettings, IdentitySettings, Settings, UserSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,15 +21,12 @@ PUBLIC = "http://127.0.0.1:8808"
 CLOCK = FakeClock()
 
 
-def settings_in(data_dir: Path, *, profile: str = "local", mode: str = "embedded") -> Any:
-    """The few settings that the command reads, in the shape of ``settings.Settings``."""
-    return SimpleNamespace(
-        gateway=SimpleNamespace(public_url=PUBLIC, data_dir=str(data_dir), profile=profile),
-        identity=SimpleNamespace(
-            mode=mode, users=(SimpleNamespace(name="alice", roles=("user", "auditor")),)
-        ),
+def settings_in(data_dir: Path, *, profile: Any = "local", mode: Any = "embedded") -> Settings:
+    return Settings(
+        gateway=GatewaySettings(public_url=PUBLIC, data_dir=str(data_dir), profile=profile),
+        identity=IdentitySettings(mode=mode, users=(UserSettings(name="alice", roles=("user", "auditor")),)),
         roles={"user": EVERYTHING, "auditor": EVERYTHING, "admin": EVERYTHING},
-        servers={"time": None, "fetch": None},
+        servers={name: ServerSpec(name=name, command=("x",)) for name in ("time", "fetch")},
     )
 
 

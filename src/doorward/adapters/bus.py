@@ -211,9 +211,9 @@ class Channel:
 class Peer(asyncio.Protocol):
     """One end of a bus connection. Use it from its event loop only."""
 
-    def __init__(self, on_lost: Callable[[str], None] | None = None) -> None:
-        """``on_lost(reason)`` is called once when the other end is gone or broken."""
-        self.on_lost = on_lost
+    def __init__(self, on_close: Callable[[str], None] | None = None) -> None:
+        """``on_close(reason)`` is called once when the other end is gone or broken."""
+        self.on_close = on_close
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader()
         self._lost: str | None = None
@@ -226,10 +226,10 @@ class Peer(asyncio.Protocol):
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def attach(cls, sock: socket.socket, on_lost: Callable[[str], None] | None = None) -> Peer:
+    async def over(cls, sock: socket.socket, on_close: Callable[[str], None] | None = None) -> Peer:
         """Speak on one end of a ``socketpair``; the peer owns the socket from now on."""
         sock.setblocking(False)
-        peer = cls(on_lost)
+        peer = cls(on_close)
         await asyncio.get_running_loop().create_unix_connection(lambda: peer, sock=sock)
         return peer
 
@@ -289,7 +289,7 @@ class Peer(asyncio.Protocol):
         return channel
 
     def close(self) -> None:
-        """Hang up after what was written has been sent. ``on_lost`` is called at both ends."""
+        """Hang up after what was written has been sent. ``on_close`` is called at both ends."""
         if self._transport is not None:
             self._transport.close()
 
@@ -332,7 +332,7 @@ class Peer(asyncio.Protocol):
                 return self._break("a frame that cannot be understood")
         return None
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_close(self, exc: Exception | None) -> None:
         """See ``asyncio.Protocol``."""
         self._give_up("the other end is gone" if exc is None else type(exc).__name__)
 
@@ -360,8 +360,8 @@ class Peer(asyncio.Protocol):
             channel.ended("bus-lost")
         for task in self._tasks:
             task.cancel()
-        if self.on_lost is not None:
-            _call(self.on_lost, reason)
+        if self.on_close is not None:
+            _call(self.on_close, reason)
 
     def _timed_out(self, number: int, topic: str) -> None:
         future = self._asks.pop(number, None)

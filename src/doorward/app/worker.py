@@ -42,7 +42,7 @@ class Worker:
         peer.on_tell("tick", self._tick)
         peer.on_tell("snapshot", self._snapshot)
         peer.on_tell("drain", self._drain)
-        peer.on_close = self._lost
+        peer.on_close = self.lost
         payload = await peer.ask("hello", {"index": self._index, "pid": os.getpid()}, timeout_seconds=20.0)
         incarnation = secrets.token_bytes(8)
         plane = DataPlane(self._index, incarnation, self._counters_fd, peer, self._store_failed)
@@ -83,7 +83,8 @@ class Worker:
         await plane.drain(seconds)
         self._over.set()
 
-    def _lost(self, reason: str) -> None:
+    def lost(self, reason: str) -> None:
+        """The bus has ended."""
         _log.warning("the supervisor is gone; this worker ends", extra={"reason": reason})
         self._over.set()
 

@@ -1,0 +1,93 @@
+"""Make the controls of ``controls.order`` from settings: each gets exactly what it needs, in the order of the list."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from doorward.base.clock import Clock
+from doorward.controls.ask_policy import AskPolicy
+from doorward.controls.check_head import CheckHead
+from doorward.controls.check_origin import CheckOrigin, allowed_hosts, allowed_origins
+from doorward.controls.check_shape import CheckShape
+from doorward.controls.check_token import CheckToken
+from doorward.controls.control import Control, Mode
+from doorward.controls.gate_server_requests import GateServerRequests
+from doorward.controls.limit_rate import Counters, Limit, LimitRate, Limits
+from doorward.controls.order import ORDER
+from doorward.gateway.pipeline import Placed
+from doorward.identity.metadata import issuer_of
+from doorward.identity.tokens import TokenJudge
+from doorward.policy.engine import PolicyEngine
+from doorward.settings import Allowance, Settings
+
+_OPEN_PROFILES = ("local", "lab")
+
+
+def build_policy(settings: Settings, policy_texts: dict[str, str]) -> PolicyEngine:
+    """The policy engine of one snapshot. Raises: OperatorError ``policy-invalid``."""
+    # SECURITY: where policy files are configured only they decide; files that matched nothing must not let roles in.
+    roles = {} if settings.policy.files else settings.roles
+    engine = PolicyEngine(roles, policy_texts, tuple(settings.servers))
+    engine.warm()
+    return engine
+
+
+def mode_of(settings: Settings, slug: str) -> Mode:
+    """In which mode a control runs."""
+    found = settings.controls.get(slug)
+    return found.mode if found is not None else "enforce"
+
+
+def _judge(settings: Settings, payload: dict[str, Any], clock: Clock) -> TokenJudge | None:
+    if settings.identity.mode == "off":
+        return None
+    return TokenJudge(
+        payload["jwks"],
+        issuer_of(settings.gateway.public_url),
+        clock,
+        payload["revoked"],
+        users={user.name: user.roles for user in settings.identity.users},
+        accepts_created=settings.gateway.profile in _OPEN_PROFILES,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits as the control wants them."""
+    given = settings.limits
+    return Limits(
+        default=Limit(given.calls, given.per_seconds, given.concurrent),
+        principal={name: _limit(one) for name, one in given.principal.items()},
+        server={name: _limit(one) for name, one in given.server.items()},
+        tool={name: _limit(one) for name, one in given.tool.items()},
+        address=None if given.address is None else _limit(given.address),
+    )
+
+
+def _limit(given: Allowance) -> Limit:
+    return Limit(given.calls, given.per_seconds, given.concurrent)
+
+
+def build_controls(
+    settings: Settings, payload: dict[str, Any], policy: PolicyEngine, counters: Counters, clock: Clock
+) -> tuple[list[Placed], LimitRate]:
+    """All controls in order, with their modes; and the limits apart, for the check by peer address."""
+    gateway = settings.gateway
+    public = urlsplit(gateway.public_url)
+    origin = f"{public.scheme}://{public.netloc}"
+    limits = LimitRate(limits_of(settings), counters)
+    made: dict[type[Control], Control] = {
+        CheckOrigin: CheckOrigin(
+            allowed_hosts(gateway.listen, public.netloc, gateway.hosts, public.scheme),
+            allowed_origins(gateway.listen, origin, gateway.origins),
+        ),
+        CheckToken: CheckToken(_judge(settings, payload, clock), gateway.public_url),
+        CheckHead: CheckHead(settings.limits.body_bytes),
+        CheckShape: CheckShape(),
+        LimitRate: limits,
+        AskPolicy: AskPolicy(policy),
+        GateServerRequests: GateServerRequests(
+            {name: spec.allow_requests for name, spec in settings.servers.items()}
+        ),
+    }
+    return [Placed(made[kind], mode_of(settings, kind.slug)) for kind in ORDER], limits

@@ -38,6 +38,7 @@ _log = logging.getLogger("doorward.ledger")
 TICK_SECONDS = 1.0  # how long an entry may be without a signed checkpoint
 TAIL_BYTES = 4_194_304  # a longer tail is started anew at the next tick
 HASH_BATCH = 32  # entries hashed in one go: about 40 us, so that no loop turn is long
+HASHED_KEPT = 4_096  # hashed entries that may wait at the front of the list
 SIGN_SECONDS = 10.0  # without a signature for so long, the log counts as failed
 
 Synced = Callable[[StoreError | None], None]
@@ -74,6 +75,7 @@ class LedgerWriter:
         self._count = 0
         self._buffer: list[bytes] = []
         self._unhashed: list[bytes] = []
+        self._hashed = 0  # so many at the front of it are in the tree
         self._tree = Tree()
         self._batch = Batch([])
         self._tail = -1
@@ -132,7 +134,7 @@ class LedgerWriter:
             raise self._fail("ledger-write", error) from error
         self._tail_bytes += len(block)
         self._unhashed += entries
-        if not self._hash_soon and len(self._unhashed) >= HASH_BATCH:
+        if not self._hash_soon and len(self._unhashed) - self._hashed >= HASH_BATCH:
             self._hash_soon = True
             self._loop.call_soon(self._hash_some)
         if not self._unsynced:
@@ -152,9 +154,13 @@ class LedgerWriter:
 
     def _hash_some(self) -> None:
         self._hash_soon = False
-        batch, self._unhashed = self._unhashed[:HASH_BATCH], self._unhashed[HASH_BATCH:]
-        self._integrate(batch)
-        if len(self._unhashed) >= HASH_BATCH:
+        begin, end = self._hashed, self._hashed + HASH_BATCH
+        self._integrate(self._unhashed[begin:end])
+        self._hashed = end
+        if end > HASHED_KEPT:  # cutting the front off every time would copy a long rest again and again
+            del self._unhashed[:end]
+            self._hashed = 0
+        if len(self._unhashed) - self._hashed >= HASH_BATCH:
             self._hash_soon = True
             self._loop.call_soon(self._hash_some)
 
@@ -305,10 +311,10 @@ class LedgerWriter:
         """Put everything so far into tiles under a signed checkpoint; raises StoreError."""
         async with self._publishing:
             self.flush()
-            while len(self._unhashed) > HASH_BATCH:  # after a crash there may be many
+            while len(self._unhashed) - self._hashed > HASH_BATCH:  # after a crash there may be many
                 self._hash_some()
                 await asyncio.sleep(0)
-            batch, self._unhashed = self._unhashed, []
+            batch, self._unhashed, self._hashed = self._unhashed[self._hashed :], [], 0
             self._integrate(batch)
             size, root = self._tree.size, self._tree.root()
             if size == self.published and not self._batch.first:

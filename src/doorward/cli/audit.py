@@ -31,7 +31,7 @@ _COLUMNS = ("time", "event", "kind", "principal", "server", "method", "item", "v
 def _data_dir(config: Path | None) -> Path:
     from doorward.settings import load
 
-    return Path(load(config).gateway.data_dir)
+    return Path(load(config).settings.gateway.data_dir)
 
 
 def _reader(config: Path | None) -> LedgerReader:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -127,9 +126,7 @@ def test_times_that_are_none_are_refused() -> None:
             audit.moment_of(text, time.time())
 
 
-def test_settings_name_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = pytest.importorskip("doorward.settings")
-    monkeypatch.setattr(
-        settings, "load", lambda config: SimpleNamespace(gateway=SimpleNamespace(data_dir="/x"))
-    )
-    assert audit._data_dir(None) == Path("/x")
+def test_settings_name_the_folder(tmp_path: Path) -> None:
+    file = tmp_path / "doorward.toml"
+    file.write_text('[gateway]\ndata_dir = "./elsewhere"\n[servers.time]\ncommand = ["true"]\n')
+    assert audit._data_dir(file).resolve() == (tmp_path / "elsewhere").resolve()

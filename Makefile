@@ -76,8 +76,15 @@ endif
 
 ifneq ($(wildcard bench/run.py),)
 .PHONY: bench
-bench: $(STAMPS)/dev  ## measure against nginx, Envoy and FastMCP's proxy; writes bench/results
+bench: $(STAMPS)/dev nginx  ## measure against nginx, Envoy and FastMCP's proxy; writes bench/results
 	$(BIN)/python bench/run.py
+
+.PHONY: nginx
+nginx:
+	@command -v nginx >/dev/null || PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light; } || { \
+		echo "the bench compares with nginx. On Debian and Ubuntu: sudo apt-get install nginx-light"; exit 1; }
 endif
 
 ifneq ($(wildcard tests/fuzz/run.py),)

@@ -154,7 +154,7 @@ class LedgerWriter:
 
     def _hash_some(self) -> None:
         self._hash_soon = False
-        begin, end = self._hashed, self._hashed + HASH_BATCH
+        begin, end = self._hashed, min(self._hashed + HASH_BATCH, len(self._unhashed))
         self._integrate(self._unhashed[begin:end])
         self._hashed = end
         if end > HASHED_KEPT:  # cutting the front off every time would copy a long rest again and again

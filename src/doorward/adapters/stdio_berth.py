@@ -671,7 +671,7 @@ class Berth:
         self._reset(problem)
 
     def _reset(self, problem: UpstreamError) -> None:
-        self._ready = self._shaking = self._confirmed = self._answered = False
+        self._ready = self._confirmed = self._answered = False
         self._shaken = None
         self._asked.clear()
         self._stop_start_timer()

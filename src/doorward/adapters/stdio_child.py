@@ -121,8 +121,9 @@ class StdioChild(asyncio.SubprocessProtocol):
 
     def send(self, message: Message) -> None:
         """Write one message as one line. Raises: UpstreamError when the server is gone or does not read."""
-        stdin = None if self._transport is None or self._over else self._transport.get_pipe_transport(0)
-        if not isinstance(stdin, asyncio.WriteTransport) or stdin.is_closing():
+        # uvloop's pipe transports do not derive from asyncio's.
+        stdin: Any = None if self._transport is None or self._over else self._transport.get_pipe_transport(0)
+        if stdin is None or stdin.is_closing():
             raise UpstreamError("upstream-exited", "The protected server has stopped.")
         if stdin.get_write_buffer_size() > limits.CHILD_STDIN_BYTES:
             raise UpstreamError("upstream-busy", "The protected server does not read what it is sent.")

@@ -8,11 +8,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-input
-export PYTHONDONTWRITEBYTECODE ?=
+ABSENT := $(if $(wildcard bench/run.py),,bench) $(if $(wildcard tests/fuzz/run.py),,fuzz) $(if $(wildcard bench/soak.py),,soak)
 
 .PHONY: help
 help:  ## list these verbs
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / && index(" $(ABSENT) ", " " $$1 " ") == 0 \
+		{ printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(STAMPS)/core  ## build .venv with .venv/bin/doorward; does nothing when nothing changed

@@ -18,20 +18,39 @@ def write_all(descriptor: int, content: bytes) -> None:
         done += os.write(descriptor, memoryview(content)[done:])
 
 
-def place_file(scratch: Path, target: Path, content: bytes) -> None:
-    """Write a file aside in ``scratch`` (same file system), sync it and move it to its place; raises OSError."""
+def place_file(scratch: Path, target: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write a file aside in ``scratch`` (same file system), sync it and move it to its place; raises OSError.
+
+    Without ``sync`` the caller makes it durable later, before anything relies on it.
+    """
     aside = scratch / f".new-{mint_handle(9)}"
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
             write_all(descriptor, content)
-            os.fdatasync(descriptor)
+            if sync:
+                os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
         os.replace(aside, target)
     except OSError:
         aside.unlink(missing_ok=True)
         raise
+
+
+def sync_file_system(folder: Path) -> None:
+    """Make everything on the file system of ``folder`` durable with one journal commit; raises OSError."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not hasattr(libc, "syncfs"):
+            os.sync()
+        elif libc.syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), "syncfs failed")
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

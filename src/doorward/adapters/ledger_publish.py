@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from doorward.adapters.ledger_disk import place_file, sync_folder
+from doorward.adapters.ledger_disk import place_file, sync_file_system, sync_folder
 from doorward.audit.tiles import TileName, join_entries, tail_path, tile_of, tiles_of
 from doorward.audit.tree import TILE_WIDTH, Tree
+
+FEW_FILES = 8  # more are synced at once: a commit of the journal for each costs more than all the rest
 
 
 class Batch:
@@ -47,6 +49,7 @@ class Batch:
 
 def write_batch(folder: Path, scratch: Path, files: list[tuple[str, bytes]]) -> None:
     """Write files durably; raises OSError."""
+    many = len(files) > FEW_FILES
     touched: set[Path] = set()
     for path, content in files:
         target = folder / path
@@ -56,10 +59,13 @@ def write_batch(folder: Path, scratch: Path, files: list[tuple[str, bytes]]) -> 
                 missing.append(missing[-1].parent)
             touched.update(one.parent for one in missing)
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place_file(scratch, target, content)
+        place_file(scratch, target, content, sync=not many)
         touched.add(target.parent)
-    for parent in touched:
-        sync_folder(parent)
+    if many:
+        sync_file_system(folder)
+    else:
+        for parent in touched:
+            sync_folder(parent)
 
 
 def place_checkpoint(folder: Path, scratch: Path, note: str, tails: list[int], stale: set[str]) -> None:

@@ -25,7 +25,7 @@ from doorward.base.errors import StoreError, TamperError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-KEY_NAME = "ledger"  # the signing key among the key files
+KEY_NAME = "ledger-signing"  # the signing key among the key files
 VKEY_FILE = "ledger.vkey"
 
 

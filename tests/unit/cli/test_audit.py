@@ -11,7 +11,7 @@ import pytest
 from doorward.adapters.key_files import load_or_create_ed25519
 from doorward.adapters.ledger_files import LedgerWriter
 from doorward.adapters.ledger_read import LedgerReader
-from doorward.adapters.ledger_signer import LedgerSigner
+from doorward.adapters.ledger_signer import KEY_NAME, LedgerSigner
 from doorward.audit.record import Records
 from doorward.base.clock import SystemClock
 from doorward.base.errors import OperatorError
@@ -28,7 +28,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    signer = LedgerSigner(tmp_path, load_or_create_ed25519(tmp_path, "ledger"))
+    signer = LedgerSigner(tmp_path, load_or_create_ed25519(tmp_path, KEY_NAME))
 
     async def sign(origin: str, size: int, root: bytes) -> str:
         return signer.sign(origin, size, root)

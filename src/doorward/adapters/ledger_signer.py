@@ -46,11 +46,11 @@ class LedgerSigner:
         try:
             self._ledger.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._signed = read_signed(self._state)
+            self._origins = self._load_origins()
             place_file(
                 self._state, self._state / VKEY_FILE, (write_vkey(self.host, self.public_key) + "\n").encode()
             )
-            self._signed = read_signed(self._state)
-            self._origins = self._load_origins()
         except OSError as error:
             raise StoreError(
                 "ledger-state", "The ledger's folder cannot be used; check its rights."

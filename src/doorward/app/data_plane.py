@@ -167,7 +167,7 @@ class DataPlane:
         return endpoint == "" or endpoint in self._upstreams
 
     def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
-        policy = build_policy(settings, payload.get("policy_texts") or {})
+        policy = build_policy(settings, payload.get("policies") or {})
         placed, limits = build_controls(settings, payload, policy, self._counters, self._clock)
         if self._limits is not None:
             limits.adopt(self._limits)

@@ -6,6 +6,7 @@ Started as ``python -m doorward.app.worker`` with an inherited bus socket; ends 
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import Any
 from doorward.adapters.bus import Channel, Peer
 from doorward.adapters.logs import configure_logs
 from doorward.app.data_plane import DataPlane
-from doorward.base.errors import StoreError
+from doorward.base.errors import DoorwardError, StoreError
 
 _log = logging.getLogger("doorward.worker")
 _TICK_SECONDS = 0.5
@@ -35,6 +36,7 @@ class Worker:
         self._plane: DataPlane | None = None
         self._over = asyncio.Event()
         self._draining = False
+        self._catching_up: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Serve until told to stop. Returns the exit code."""
@@ -46,7 +48,10 @@ class Worker:
         payload = await peer.ask("hello", {"index": self._index, "pid": os.getpid()}, timeout_seconds=20.0)
         incarnation = secrets.token_bytes(8)
         plane = DataPlane(self._index, incarnation, self._counters_fd, peer, self._store_failed)
-        await plane.start(payload)
+        try:
+            await plane.start(payload)
+        except (DoorwardError, OSError) as error:
+            return self._give_up(error)
         self._plane = plane
         peer.accept("relay", self._accept_relay)
         # Everything built so far lives as long as the process: keep the collector away from it.
@@ -60,9 +65,35 @@ class Worker:
         await plane.stop()
         return 0
 
+    def _give_up(self, error: DoorwardError | OSError) -> int:
+        """Tell the supervisor why there is no serving, so that it can tell the operator."""
+        if isinstance(error, DoorwardError):
+            code, tell = error.code, error.tell
+        elif error.errno == errno.EADDRINUSE:
+            code, tell = (
+                "listen-in-use",
+                "Something else listens on gateway.listen; stop it or choose another port.",
+            )
+        else:
+            code, tell = "listen-failed", f"gateway.listen cannot be used: {os.strerror(error.errno or 0)}."
+        self._peer.tell("failed", {"code": code, "tell": tell})
+        return 3
+
     def _tick(self, payload: Any) -> None:
-        if self._plane is not None:
-            self._plane.freshness.tick(int(payload["generation"]))
+        plane = self._plane
+        if plane is None:
+            return
+        generation = int(payload["generation"])
+        plane.freshness.tick(generation)
+        if generation > plane.gateway.snapshot.generation and self._catching_up is None:
+            self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        """A snapshot went by while this worker was starting: fetch the one in force."""
+        try:
+            self._snapshot(await self._peer.ask("hello", {"index": self._index, "pid": os.getpid()}))
+        finally:
+            self._catching_up = None
 
     def _snapshot(self, payload: Any) -> None:
         if self._plane is not None:

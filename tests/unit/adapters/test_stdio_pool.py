@@ -123,7 +123,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     assert time.monotonic() - begun < 8
     supervisor.close()
     worker.close()
-    await until(lambda: supervisor.is_lost and worker.is_lost)
+    await asyncio.sleep(0)
 
 
 async def test_sessions_of_one_principal_share_a_process_and_one_handshake(rig: Rig) -> None:

@@ -1,0 +1,1 @@
+"""The schema of the state, step by step."""

@@ -1,0 +1,139 @@
+"""What Doorward remembers between starts: settings revisions, revoked tokens and marks that may be set once.
+
+One SQLite file in ``data_dir``, write-ahead logged, readable by nobody else, written by the supervisor only. The schema is
+in ``migrations``; Alembic is loaded only when it has something to do. All methods block: call them from a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from doorward.base.errors import StoreError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+FILE = "state.db"
+HEAD = "0001"  # the newest migration; a test compares it with the folder
+_BUSY_SECONDS = 5.0
+
+
+class State:
+    """The opened state."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Open, and bring the schema up to date. Raises: StoreError ``state-unusable``."""
+        self._path = data_dir / FILE
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            os.fchmod(descriptor, 0o600)
+            os.close(descriptor)
+            if _version_of(self._path) != HEAD:
+                _migrate(self._path)
+            self._engine = _open(self._path)
+        except (OSError, sqlite3.Error) as error:
+            raise _unusable(error) from error
+
+    def revoked(self, now: float) -> list[str]:
+        """Token ids that are revoked and not yet expired; the others are dropped."""
+        self._run("DELETE FROM revocations WHERE until <= :now", now=now)
+        return [str(row[0]) for row in self._run("SELECT jti FROM revocations ORDER BY jti")]
+
+    def revoke(self, jti: str, until: float, at: float, by: str) -> None:
+        """Revoke a token until it would have expired anyway."""
+        self._run(
+            'INSERT INTO revocations (jti, until, at, "by") VALUES (:jti, :until, :at, :by)'
+            " ON CONFLICT (jti) DO UPDATE SET until = max(until, excluded.until)",
+            jti=jti, until=until, at=at, by=by,
+        )
+
+    def mark_once(self, space: str, key: str, expires_at: float, now: float) -> bool:
+        """Set a mark; False when it stands already."""
+        self._run("DELETE FROM one_use_marks WHERE expires_at <= :now", now=now)
+        rows = self._run(
+            "INSERT INTO one_use_marks (space, key, expires_at) VALUES (:space, :key, :until)"
+            " ON CONFLICT DO NOTHING RETURNING 1",
+            space=space, key=key, until=expires_at,
+        )
+        return bool(rows)
+
+    def add_revision(self, digest: str, settings: bytes, at: float, by: str) -> int:
+        """Keep a revision of the settings and return its generation; the same settings again make a new one."""
+        rows = self._run(
+            'INSERT INTO settings_revisions (digest, settings, at, "by") VALUES (:digest, :settings, :at, :by)'
+            " RETURNING generation",
+            digest=digest, settings=settings, at=at, by=by,
+        )
+        return int(rows[0][0])
+
+    def revisions(self, limit: int = 20) -> list[tuple[int, str, float, str]]:
+        """The newest revisions: generation, digest, when and by whom."""
+        rows = self._run(
+            'SELECT generation, digest, at, "by" FROM settings_revisions ORDER BY generation DESC LIMIT :limit',
+            limit=limit,
+        )
+        return [(int(row[0]), str(row[1]), float(row[2]), str(row[3])) for row in rows]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+    def _run(self, statement: str, **values: Any) -> Sequence[Any]:
+        from sqlalchemy import text
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with self._engine.begin() as connection:
+                found = connection.execute(text(statement), values)
+                return found.fetchall() if found.returns_rows else []
+        except SQLAlchemyError as error:
+            raise _unusable(error) from error
+
+
+def _open(path: Path) -> Engine:
+    from sqlalchemy import create_engine, event
+
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    return engine
+
+
+def _version_of(path: Path) -> str:
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+    try:
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError:  # a fresh file has no such table
+        return ""
+    finally:
+        connection.close()
+    return str(row[0]) if row else ""
+
+
+def _migrate(path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["path"] = str(path)
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:  # a file of a newer Doorward
+        raise _unusable(error) from error
+
+
+def _unusable(error: Exception) -> StoreError:
+    return StoreError(
+        "state-unusable", f"{FILE} in the data folder cannot be used; check its rights, or that it is not newer.",
+        type(error).__name__,
+    )

@@ -1,0 +1,441 @@
+"""The supervisor: owns settings, keys, state, stdio servers and the workers, and tells the workers what is in force.
+
+Workers are started first and import while keys and state are read; none serves before it has a whole snapshot. A worker
+that dies is started again with back-off; a supervisor that dies takes its workers with it, because their bus ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from doorward.adapters.bus import Channel, Peer
+from doorward.adapters.key_files import load_or_create_ed25519, load_or_create_keys, load_or_create_secret
+from doorward.adapters.ledger_signer import LedgerSigner
+from doorward.adapters.shared_counters import SharedCounters, make_counters_file
+from doorward.app.data_folder import lock_data_folder
+from doorward.app.secrets import SecretReader
+from doorward.app.worker_process import WORKER_MODULE, WorkerProcess
+from doorward.base.errors import CallerError, DoorwardError, OperatorError, StoreError
+from doorward.settings import Loaded, check_hot_change, load
+
+if TYPE_CHECKING:
+    from doorward.adapters.state import State
+    from doorward.adapters.stdio_pool import StdioPool
+
+_log = logging.getLogger("doorward.supervisor")
+_TICK_SECONDS = 0.5
+_POLL_SECONDS = 1.0
+_DRAIN_SECONDS = 10.0
+_BACKOFF_FIRST_SECONDS = 0.2
+_BACKOFF_LAST_SECONDS = 10.0
+_STEADY_SECONDS = 30.0  # a worker that lived this long starts its back-off anew
+_STATE_SECONDS = 30.0
+_BUMPS = 1_000_000  # snapshots that one revision of the settings may have
+_REVOCATION_CHARS = 256
+
+
+class Supervisor:
+    """The parent of all that serves."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        on_ready: Callable[[], None] = lambda: None,
+        worker_module: str = WORKER_MODULE,
+        admin: bool = True,
+    ) -> None:
+        self.settings = loaded.settings
+        self.loaded = loaded
+        self.workers: dict[int, WorkerProcess] = {}
+        self.restarts = 0
+        self.started_at = time.time()
+        self.last_reload_error: dict[str, str] | None = None
+        self.revision = 0
+        self.generation = 0
+        self.data_dir = Path(loaded.settings.gateway.data_dir)
+        self.pool: StdioPool | None = None
+        self.state: State | None = None
+        self._on_ready = on_ready
+        self._worker_module = worker_module
+        self._wants_admin = admin
+        self._revoked: list[str] = []
+        self._hints: dict[str, dict[str, bool]] = {}
+        self._over = asyncio.Event()
+        self._prepared = asyncio.Event()
+        self._stopping = False
+        self._was_ready = False
+        self._failure: DoorwardError | None = None
+        self._backoff: dict[int, float] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reloading = asyncio.Lock()
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Serve until told to stop. Returns the exit code. Raises: DoorwardError when it cannot start."""
+        lock = lock_data_folder(self.data_dir)
+        self._counters_fd = make_counters_file(self.settings.gateway.workers)
+        try:
+            for sign in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(sign, self._stop_signal)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_signal)
+            for index in range(self.settings.gateway.workers):
+                await self._start_worker(index)
+            await self._prepare()
+            self._spawn(self._tick())
+            self._spawn(self._poll())
+            await self._over.wait()
+            if self._failure is not None:
+                raise self._failure
+            return 0
+        finally:
+            await self._stop()
+            os.close(self._counters_fd)
+            os.close(lock)
+
+    async def _prepare(self) -> None:
+        """Read everything that the first snapshot holds."""
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open_state))
+        await asyncio.sleep(0)
+        data_dir = self.data_dir
+        self._secrets = SecretReader(self.settings)
+        self._keys = load_or_create_keys(data_dir)
+        self._session_key = load_or_create_secret(data_dir, "session")
+        self._digest_key = load_or_create_secret(data_dir, "digest")
+        lab = self.settings.gateway.profile == "lab"
+        self._signer = LedgerSigner(data_dir, load_or_create_ed25519(data_dir, "ledger-signing"), lab=lab)
+        self.counters = SharedCounters.attach(self._counters_fd, 0)
+        self._policies = read_policies(self.settings.policy.files)
+        self._make_pool()
+        await opening
+        self._prepared.set()
+
+    def _open_state(self) -> None:
+        from doorward.adapters.state import State
+
+        now = time.time()
+        state = State(self.data_dir)
+        self._revoked = state.revoked(now)
+        self.revision = state.add_revision(
+            self.loaded.digest, msgspec.msgpack.encode(self.settings), now, "start"
+        )
+        self.generation = self.revision * _BUMPS
+        self.state = state
+
+    def _make_pool(self) -> None:
+        if not any(spec.is_stdio for spec in self.settings.servers.values()):
+            return
+        from doorward.adapters.cage import Cage
+        from doorward.adapters.stdio_pool import StdioPool
+
+        if self.pool is None:
+            self.pool = StdioPool(
+                Cage(self.data_dir, self.loaded.path.parent),
+                env_of=lambda spec: self._secrets.env_of(spec),
+                package_of=_package_finder(self.data_dir),
+            )
+        self.pool.set_servers(self.settings.servers)
+
+    async def _stop(self) -> None:
+        """Drain the workers, then end everything that was started."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        workers = list(self.workers.values())
+        for worker in workers:
+            worker.peer.tell("drain", {"seconds": _DRAIN_SECONDS})
+        if workers:
+            # The tasks that watch the processes end with them.
+            ends = [asyncio.ensure_future(worker.ended()) for worker in workers]
+            _, late = await asyncio.wait(ends, timeout=_DRAIN_SECONDS + 2.0)
+            if late:
+                for worker in workers:
+                    worker.kill()
+                await asyncio.wait(ends)
+        if self.pool is not None:
+            await self.pool.close()
+        if self.state is not None:
+            await asyncio.to_thread(self.state.close)
+
+    def stop(self) -> None:
+        """End in order; a second call ends at once."""
+        if self._over.is_set():
+            for worker in self.workers.values():
+                worker.kill()
+        self._over.set()
+
+    def _stop_signal(self) -> None:
+        _log.info("stopping")
+        self.stop()
+
+    def fail(self, error: DoorwardError) -> None:
+        """End because of an error, which ``run`` raises."""
+        self._failure = self._failure or error
+        self._over.set()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- workers ------------------------------------------------------------------------------------------------
+
+    async def _start_worker(self, index: int) -> None:
+        worker = await WorkerProcess.start(index, self._counters_fd, self._worker_gone, self._worker_module)
+        self.workers[index] = worker
+        peer = worker.peer
+        peer.answer("hello", lambda _: self._hello(index))
+        peer.answer("sign", self._sign)
+        peer.answer("mark-once", self._mark_once)
+        peer.on_tell("ready", lambda _: self._worker_ready(worker))
+        peer.on_tell("failed", lambda payload: self._worker_failed(payload))
+        peer.on_tell("metrics", lambda payload: setattr(worker, "numbers", payload))
+        peer.on_tell("hints", lambda payload: self._learn_hints(index, payload))
+        peer.accept("stdio", self._accept_stdio)
+        peer.accept("relay", self._accept_relay)
+
+    async def _hello(self, index: int) -> dict[str, Any]:
+        await self._prepared.wait()
+        return self._snapshot(index)
+
+    def _snapshot(self, index: int) -> dict[str, Any]:
+        return {
+            "generation": self.generation,
+            "settings": msgspec.msgpack.encode(self.settings),
+            "jwks": self._keys.jwks(),
+            "revoked": self._revoked,
+            "session_key": self._session_key,
+            "digest_key": self._digest_key,
+            "ledger_origin": self._signer.origin_of(f"w{index}"),
+            "ledger_public_key": self._signer.public_key,
+            "policies": self._policies,
+            "secrets": self._secrets.credentials(self.settings),
+            "hints": self._hints,
+        }
+
+    def _worker_ready(self, worker: WorkerProcess) -> None:
+        worker.is_ready = True
+        if not self._was_ready and all(one.is_ready for one in self.workers.values()):
+            self._was_ready = True
+            _log.info("ready", extra={"listen": self.settings.gateway.listen, "workers": len(self.workers)})
+            self._on_ready()
+            if self._wants_admin:
+                self._spawn(self._serve_admin())
+
+    async def _serve_admin(self) -> None:
+        from doorward.app.admin import serve_admin
+
+        try:
+            await serve_admin(self)
+        except OSError as error:
+            _log.critical("the admin plane cannot listen", extra={"errno": error.errno})
+
+    def _worker_failed(self, payload: Any) -> None:
+        tell = str(payload.get("tell", "")) if isinstance(payload, dict) else ""
+        code = str(payload.get("code", "worker-failed")) if isinstance(payload, dict) else "worker-failed"
+        if not self._was_ready:
+            self.fail(OperatorError(code, tell or "A worker could not start; the log says why."))
+
+    def _worker_gone(self, worker: WorkerProcess, code: int) -> None:
+        if self.workers.get(worker.index) is worker:
+            del self.workers[worker.index]
+        if self._stopping or self._over.is_set():
+            return
+        _log.error("worker gone", extra={"worker": worker.index, "exit_code": code})
+        if not self._was_ready:
+            self.fail(OperatorError("worker-failed", "A worker could not start; the log says why."))
+            return
+        self.restarts += 1
+        self.counters.forget_worker(worker.index)
+        for other in self.workers.values():
+            other.peer.tell("worker-gone", {"index": worker.index})
+        self._spawn(self._start_again(worker))
+
+    async def _start_again(self, worker: WorkerProcess) -> None:
+        index = worker.index
+        lived = time.monotonic() - worker.started_at
+        wait = 0.0 if lived > _STEADY_SECONDS else self._backoff.get(index, 0.0)
+        self._backoff[index] = min(max(2 * wait, _BACKOFF_FIRST_SECONDS), _BACKOFF_LAST_SECONDS)
+        await asyncio.sleep(wait)
+        try:
+            await self._start_worker(index)
+        except OSError as error:
+            self.fail(OperatorError("worker-failed", "A worker process cannot be started.", str(error.errno)))
+
+    async def _tick(self) -> None:
+        while True:
+            for worker in self.workers.values():
+                worker.peer.tell("tick", {"generation": self.generation})
+            await asyncio.sleep(_TICK_SECONDS)
+
+    # -- what workers ask ---------------------------------------------------------------------------------------
+
+    async def _sign(self, payload: Any) -> str:
+        match payload:
+            case {"origin": str(origin), "size": int(size), "root": bytes(root)}:
+                return await asyncio.to_thread(self._signer.sign, origin, size, root)
+            case _:
+                raise StoreError("bus-payload", "A worker asked for a signature in a wrong way.")
+
+    async def _mark_once(self, payload: Any) -> bool:
+        match payload:
+            case {"space": str(space), "key": str(key), "expires_at": (int() | float()) as expires_at}:
+                return await asyncio.to_thread(
+                    self._ready_state().mark_once, space, key, float(expires_at), time.time()
+                )
+            case _:
+                raise StoreError("bus-payload", "A worker asked for a mark in a wrong way.")
+
+    def _ready_state(self) -> State:
+        if self.state is None:
+            raise StoreError("state-unusable", "The state is not open.")
+        return self.state
+
+    def _learn_hints(self, index: int, payload: Any) -> None:
+        match payload:
+            case {"server": str(server), "tools": dict(tools)} if server in self.settings.servers:
+                self._hints[server] = tools
+                for number, worker in self.workers.items():
+                    if number != index:
+                        worker.peer.tell("hints", payload)
+
+    def _accept_stdio(self, payload: Any, channel: Channel) -> None:
+        if self.pool is None:
+            channel.close("upstream-absent")
+            return
+        self.pool.accept(payload, channel)
+
+    def _accept_relay(self, payload: Any, channel: Channel) -> None:
+        """Join the channel with one to the worker that owns the session."""
+        target = self.workers.get(payload.get("to", -1)) if isinstance(payload, dict) else None
+        if target is None:
+            channel.close("worker-gone")
+            return
+        join(channel, target.peer, payload)
+
+    # -- settings and revocations -------------------------------------------------------------------------------
+
+    def _push(self) -> None:
+        self.generation += 1
+        for worker in self.workers.values():
+            if worker.is_ready:
+                worker.peer.tell("snapshot", self._snapshot(worker.index))
+
+    async def revoke(self, jti: str, until: float, by: str) -> None:
+        """Revoke a token everywhere. Raises: CallerError, StoreError."""
+        if not jti or len(jti) > _REVOCATION_CHARS:
+            raise CallerError("revocation", "A revocation needs the token's jti.")
+        await asyncio.to_thread(self._ready_state().revoke, jti, until, time.time(), by)
+        if jti not in self._revoked:
+            self._revoked.append(jti)
+        self._push()
+
+    def _reload_signal(self) -> None:
+        if self.settings.gateway.profile in ("local", "lab"):
+            self._spawn(self.reload("signal", force=True))
+        else:
+            _log.warning("settings of this profile activate at start only")
+
+    async def reload(self, by: str, *, force: bool = False) -> bool:
+        """Take the settings file anew. A bad file is refused whole: the old settings stay. True when it is in force."""
+        async with self._reloading:
+            try:
+                fresh = await asyncio.to_thread(load, self.loaded.path)
+                if fresh.digest == self.loaded.digest and not force:
+                    return True
+                check_hot_change(self.settings, fresh.settings)
+                policies = read_policies(fresh.settings.policy.files)
+                content = msgspec.msgpack.encode(fresh.settings)
+                revision = await asyncio.to_thread(
+                    self._ready_state().add_revision, fresh.digest, content, time.time(), by
+                )
+            except DoorwardError as error:
+                self.last_reload_error = {"code": error.code, "tell": error.tell}
+                _log.error("settings refused; the old ones stay", extra=self.last_reload_error)
+                return False
+            self.last_reload_error = None
+            self.loaded, self.settings, self._policies = fresh, fresh.settings, policies
+            self.revision = revision
+            self.generation = revision * _BUMPS
+            self._make_pool()
+            if self.pool is not None:
+                self.pool.set_servers(self.settings.servers)
+            self._push()
+            _log.info("settings in force", extra={"revision": revision})
+            return True
+
+    async def _poll(self) -> None:
+        """Watch the settings file; its change is what counts, not its time."""
+        if self.settings.gateway.profile not in ("local", "lab"):
+            return
+        seen = _stamp(self.loaded.path)
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            found = _stamp(self.loaded.path)
+            if found != seen:
+                seen = found
+                await self.reload("file")
+
+
+def _package_finder(data_dir: Path) -> Callable[[Any], Any] | None:
+    """Finds installed packages, where that part is there."""
+    try:
+        from doorward.adapters.packages import PackageFolder  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        return None
+    return PackageFolder(data_dir).packaged  # type: ignore[no-any-return, unused-ignore]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def read_policies(files: tuple[str, ...]) -> dict[str, str]:
+    """The texts of the policy files, globs expanded. Raises: OperatorError ``policy-unreadable``."""
+    import glob
+
+    texts: dict[str, str] = {}
+    for pattern in files:
+        names = sorted(glob.glob(pattern))
+        if not names:
+            raise OperatorError("policy-unreadable", f"policy.files: nothing matches {Path(pattern).name}.")
+        for name in names:
+            try:
+                texts[name] = Path(name).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise OperatorError(
+                    "policy-unreadable", f"policy.files: {Path(name).name} cannot be read."
+                ) from error
+    return texts
+
+
+def join(channel: Channel, target: Peer, payload: Any) -> None:
+    """Pump a channel into a new one towards ``target``, both ways, with back-pressure."""
+    far = target.open("relay", payload, on_message=lambda _: None, on_close=channel.close)
+    for source, sink in ((channel, far), (far, channel)):
+        _pump(source, sink)
+    channel.on_close = far.close
+
+
+def _pump(source: Channel, sink: Channel) -> None:
+    def carry(message: Any) -> None:
+        sink.send(message)
+        if sink.is_congested:
+            source.pause()
+
+    source.on_message = carry
+    sink.on_writable = source.resume

@@ -332,7 +332,7 @@ class Peer(asyncio.Protocol):
                 return self._break("a frame that cannot be understood")
         return None
 
-    def connection_close(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """See ``asyncio.Protocol``."""
         self._give_up("the other end is gone" if exc is None else type(exc).__name__)
 

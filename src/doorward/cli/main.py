@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Say in plain words what is wrong with this machine or the settings.",
     ),
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
+    "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
     "token": ("doorward.cli.token:token", "Print one access token for one protected server."),
 }
 

@@ -204,6 +204,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 # What structs of inner rooms mean in the file. Their rooms know nothing of settings, so the sentences stand here.
 FOREIGN_SENTENCES: dict[str, str] = {
+    "identity.users": "The embedded accounts.",
+    "limits.address": "Limit for each peer address, before authentication; absent is none.",
     "servers.*.package": '"pypi:NAME==VERSION" or "npm:NAME@VERSION", installed by `doorward servers add`.',
     "servers.*.command": "The program and its arguments; Doorward starts it in a cage. Either this or `url`.",
     "servers.*.env": "All environment variables that the program gets; a value is text or a secret reference.",
@@ -324,7 +326,7 @@ def check_hot_change(old: Settings, new: Settings) -> list[str]:
 
 def explain(settings: Settings, origins: dict[str, Origin]) -> list[Row]:
     """Every value with where it came from and what it does."""
-    sentences = {key: sentence for key, _kind, _default, sentence in catalogue()}
+    sentences = {**FOREIGN_SENTENCES, **{key: sentence for key, _kind, _default, sentence in catalogue()}}
     rows = []
     for key, value in flatten(settings).items():
         origin = origins.get(key, Origin("default"))
@@ -334,7 +336,7 @@ def explain(settings: Settings, origins: dict[str, Origin]) -> list[Row]:
                 key,
                 value,
                 source,
-                sentences.get(general_key(key)) or FOREIGN_SENTENCES.get(general_key(key), ""),
+                sentences.get(general_key(key), ""),
             )
         )
     return rows

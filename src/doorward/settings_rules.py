@@ -183,6 +183,7 @@ def _check_gateway(settings: Settings, reader: Reader) -> None:
 
 def _check_public_url(url: str, profile: str, reader: Reader) -> None:
     path = ("gateway", "public_url")
+    hint = "" if reader.is_written(*path) else "is needed, it would follow gateway.listen: "
     try:
         parts = urlsplit(url)
         fine = (
@@ -201,11 +202,15 @@ def _check_public_url(url: str, profile: str, reader: Reader) -> None:
         reader.fail("settings-invalid", path, "must not end in a slash or hold a query or fragment.")
     if ipaddress_is_any(parts.hostname or ""):
         reader.fail(
-            "settings-invalid", path, "clients cannot reach this address; write the name that they use."
+            "settings-invalid",
+            path,
+            f"{hint}clients cannot reach this address; write the name that they use.",
         )
     if parts.scheme == "http" and not (is_loopback(parts.hostname or "") and profile in OPEN_PROFILES):
         reader.fail(
-            "settings-invalid", path, "http is for loopback addresses in profile local and lab; use https."
+            "settings-invalid",
+            path,
+            f"{hint}http is for loopback addresses in profile local and lab; use https.",
         )
 
 

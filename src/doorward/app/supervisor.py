@@ -390,10 +390,10 @@ class Supervisor:
 def _package_finder(data_dir: Path) -> Callable[[Any], Any] | None:
     """Finds installed packages, where that part is there."""
     try:
-        from doorward.adapters.packages import PackageFolder  # type: ignore[import-not-found, unused-ignore]
+        from doorward.adapters.packages import Packages
     except ImportError:
         return None
-    return PackageFolder(data_dir).packaged  # type: ignore[no-any-return, unused-ignore]
+    return Packages(data_dir).packaged
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

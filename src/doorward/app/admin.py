@@ -1,0 +1,82 @@
+"""Serve the admin plane from the supervisor: on its TCP address and on the socket in the data folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from doorward.adapters.key_files import load_or_create_secret
+from doorward.app.admin_view import AdminView
+from doorward.console.plane import AdminPlane
+
+if TYPE_CHECKING:
+    from doorward.app.supervisor import Supervisor
+
+
+class _OwnerProtocol(H11Protocol):
+    """Serves only the user that runs Doorward, and root."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        sock: Any = transport.get_extra_info("socket")
+        uid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+        if uid not in (0, os.geteuid()):
+            transport.abort()
+        self.client = (f"os:{uid}", 0)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The supervisor has the signals."""
+        yield
+
+
+def _token(data_dir: Path) -> str:
+    text = load_or_create_secret(data_dir, "admin").hex()
+    path = data_dir / "admin-token"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(text + "\n")
+    return text
+
+
+def _unix_socket(data_dir: Path) -> socket.socket:
+    path = data_dir / "admin.sock"
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()  # the lock of the data folder says that nobody listens there
+    sock = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(before)
+    return sock
+
+
+async def serve_admin(supervisor: Supervisor) -> None:
+    """Serve until cancelled. Raises: OSError when an address cannot be had."""
+    listen = supervisor.settings.admin.listen
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    tcp = socket.socket(family)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    tcp.bind((host.strip("[]"), int(port)))
+    names = frozenset({listen, f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
+    plane = AdminPlane(AdminView(supervisor), _token(supervisor.data_dir), names)
+    common: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False, "ws": "none"}
+    faces = [
+        (_Server(uvicorn.Config(plane.app, http="h11", proxy_headers=False, **common)), tcp),
+        (_Server(uvicorn.Config(plane.app, http=_OwnerProtocol, proxy_headers=False, **common)), _unix_socket(supervisor.data_dir)),
+    ]
+    await asyncio.gather(*(server.serve([sock]) for server, sock in faces))

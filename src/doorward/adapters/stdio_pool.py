@@ -14,8 +14,9 @@ from typing import Any
 from doorward.adapters.bus import Channel
 from doorward.adapters.cage import Cage, Packaged
 from doorward.adapters.cgroup import ProcessGroups
-from doorward.adapters.stdio_berth import Attachment, Berth
+from doorward.adapters.stdio_berth import Berth
 from doorward.adapters.stdio_child import ChildEvents, StdioChild
+from doorward.adapters.stdio_traffic import Attachment
 from doorward.base import limits
 from doorward.base.errors import CallerError, OperatorError, UpstreamError
 from doorward.catalogue.server import ServerSpec

@@ -26,11 +26,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doorward.cli.controls:controls",
         "List what protects, or what of the catalogue is covered.",
     ),
+    "demo": ("doorward.cli.demo:demo", "Run Doorward before two real MCP servers, with proof and how to connect."),
     "doctor": (
         "doorward.cli.doctor:doctor",
         "Say in plain words what is wrong with this machine or the settings.",
     ),
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
+    "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
+    "serve": ("doorward.cli.serve:run_serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
     "token": ("doorward.cli.token:token", "Print one access token for one protected server."),
 }

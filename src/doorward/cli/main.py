@@ -33,13 +33,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
     "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
-    "serve": ("doorward.cli.serve:run_serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
     "token": ("doorward.cli.token:token", "Print one access token for one protected server."),
 }
 
 # Codes of OperatorError that are about the machine and not about what was written.
-_MACHINE_PREFIXES = ("admin-", "cage-", "key-file-", "bus-", "port-", "ledger-", "package-")
+_MACHINE_PREFIXES = ("admin-", "cage-", "key-file-", "bus-", "port-", "ledger-", "package-", "data-dir-", "worker-")
 
 
 def build_app() -> App:

@@ -106,11 +106,12 @@ def failed(
     message_id: MessageId | None,
     era: Era | None = None,
     close: bool = False,
+    control: str = "check-shape",
 ) -> Reply:
-    """The answer to a request that could not be served."""
+    """The answer to a request that could not be served; ``control`` is who found a caller's fault."""
     match error:
         case CallerError():
-            data = _data("check-shape", error.tell, event, "Mend the message and send it again.", error.data)
+            data = _data(control, error.tell, event, "Mend the message and send it again.", error.data)
             return Reply(
                 error.status, JSON_FIELDS, error_body(message_id, error.rpc_code, error.tell, data), close
             )

@@ -130,7 +130,7 @@ class Gateway:
             else CallerError("malformed", "The request is malformed.")
         )
         self._recorder.broken(shown, event, address)
-        return answers.failed(shown, event=event, message_id=None, close=True)
+        return answers.failed(shown, event=event, message_id=None, close=True, control="check-head")
 
     # -- bodies -------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,11 @@ def serve(message: dict[str, Any]) -> None:
         return
     if method == "initialize" and ERA == "legacy":
         STATE["initializes"] += 1
-        answer = {"protocolVersion": params["protocolVersion"], "capabilities": {}, "serverInfo": {"name": "p", "version": "1"}}
+        answer = {
+            "protocolVersion": params["protocolVersion"],
+            "capabilities": {},
+            "serverInfo": {"name": "p", "version": "1"},
+        }
     elif method == "server/discover" and ERA == "modern":
         answer = {"supportedVersions": ["2026-07-28"], "capabilities": {}}
     elif method == "state":
@@ -45,7 +49,12 @@ def serve(message: dict[str, Any]) -> None:
     elif method == "exit":
         os._exit(1)
     elif method == "hold":
-        threading.Thread(target=lambda: (time.sleep(params["seconds"]), say({"id": message["id"], "result": {"saw": params}}))).start()
+        threading.Thread(
+            target=lambda: (
+                time.sleep(params["seconds"]),
+                say({"id": message["id"], "result": {"saw": params}}),
+            )
+        ).start()
         return
     elif method == "progress":
         token = params["_meta"]["progressToken"]

@@ -80,7 +80,8 @@ class Cage:
         """
         if spec.egress:
             raise OperatorError(
-                "settings-not-available", f"servers.{spec.name}.egress: a caged server cannot be given network yet."
+                "settings-not-available",
+                f"servers.{spec.name}.egress: a caged server cannot be given network yet.",
             )
         if spec.sandbox == "none":
             return self._bare(spec, env, packaged)
@@ -92,7 +93,10 @@ class Cage:
             program = find_program(spec.command[0], self._base)
             words, named = self._named_paths(spec.command[1:])
             command: tuple[str, ...] = (str(program.path), *words)
-            shown = [*(self._checked(one, spec) for one in program.needs), *(self._checked(one, spec) for one in named)]
+            shown = [
+                *(self._checked(one, spec) for one in program.needs),
+                *(self._checked(one, spec) for one in named),
+            ]
             bins = [str(one) for one in program.bins]
             folder = str(self._base)
         else:
@@ -123,10 +127,14 @@ class Cage:
             bins = [str(one) for one in program.bins]
         else:
             root, inside = str(packaged.folder), str(PACKAGE_ROOT)
-            argv = tuple(root + word[len(inside) :] if word.startswith(inside) else word for word in packaged.argv)
+            argv = tuple(
+                root + word[len(inside) :] if word.startswith(inside) else word for word in packaged.argv
+            )
             bins = [str(packaged.folder / "bin")]
             if packaged.node is not None:
-                argv = tuple(str(packaged.node) if word == str(NODE_FOLDER / "node") else word for word in argv)
+                argv = tuple(
+                    str(packaged.node) if word == str(NODE_FOLDER / "node") else word for word in argv
+                )
                 bins = [str(packaged.node.parent)]
         everything = {"PATH": ":".join([*bins, _PATH]), "HOME": str(self._home), "LANG": "C.UTF-8", **env}
         return Launch(argv, everything, str(self._base), False, self._resources)
@@ -152,7 +160,8 @@ class Cage:
         for one in (path, real):
             if one == Path("/") or _contains(one, self._home):
                 raise OperatorError(
-                    "cage-too-wide", f"{name}: {path} contains the home folder; name a folder inside it instead."
+                    "cage-too-wide",
+                    f"{name}: {path} contains the home folder; name a folder inside it instead.",
                 )
             if one == self.data_dir or self.data_dir in one.parents:
                 raise OperatorError("cage-too-wide", f"{name}: {path} lies in Doorward's own data folder.")
@@ -163,10 +172,13 @@ class Cage:
         for grant in spec.files:
             path = self._checked(Path(os.path.normpath(self._base / os.path.expanduser(grant.path))), spec)
             if not path.exists():
-                raise OperatorError("cage-no-such-file", f"servers.{spec.name}.files: {grant.path} does not exist.")
+                raise OperatorError(
+                    "cage-no-such-file", f"servers.{spec.name}.files: {grant.path} does not exist."
+                )
             if _contains(path, self.data_dir):
                 raise OperatorError(
-                    "cage-too-wide", f"servers.{spec.name}.files: {grant.path} contains Doorward's own data folder."
+                    "cage-too-wide",
+                    f"servers.{spec.name}.files: {grant.path} contains Doorward's own data folder.",
                 )
             if path == Path("/tmp") or path in Path("/tmp").parents:
                 raise OperatorError("cage-too-wide", f"servers.{spec.name}.files: {grant.path} is too wide.")
@@ -185,12 +197,20 @@ class Cage:
         argv = [str(bwrap), *arguments, "--remount-ro", "/", "--", "/bin/true"]
         try:
             done = subprocess.run(
-                argv, env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_SECONDS, check=False
+                argv,
+                env={},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_PROBE_SECONDS,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return "failing", f"bubblewrap at {bwrap} does not run ({type(error).__name__})."
         if done.returncode == 0:
-            return "ok", f"a caged program starts (bubblewrap at {bwrap}, own user, PID, mount and network namespaces)"
+            return (
+                "ok",
+                f"a caged program starts (bubblewrap at {bwrap}, own user, PID, mount and network namespaces)",
+            )
         return "failing", explain_failure(done.stderr.decode("utf-8", "replace"))
 
 
@@ -208,7 +228,9 @@ def explain_failure(stderr: str) -> str:
     elif _sysctl("user/max_user_namespaces") == "0":
         advice = "Run 'sysctl user.max_user_namespaces=15000' as root."
     elif Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
-        advice = "Inside a container, allow user namespaces (a seccomp profile that permits clone and unshare)."
+        advice = (
+            "Inside a container, allow user namespaces (a seccomp profile that permits clone and unshare)."
+        )
     else:
         advice = "Allow user namespaces for this user, or install the system's bubblewrap package."
     return f"The kernel does not let bubblewrap build the cage ({what}). {advice}"
@@ -225,7 +247,7 @@ def _bwrap_or_refuse() -> Path:
     if not sys.platform.startswith("linux"):
         raise OperatorError(
             "cage-not-available",
-            "The cage needs Linux. On this system a stdio server starts only with sandbox = \"none\", which is on record.",
+            'The cage needs Linux. On this system a stdio server starts only with sandbox = "none", which is on record.',
         )
     bwrap = find_bwrap()
     if bwrap is None:

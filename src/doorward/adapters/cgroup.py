@@ -63,7 +63,9 @@ def pids_folder() -> Path | None:
         if controllers == "":
             folder = _ROOT / path.lstrip("/")
             with contextlib.suppress(OSError):
-                if "pids" in (folder / "cgroup.subtree_control").read_text().split() and os.access(folder, os.W_OK):
+                if "pids" in (folder / "cgroup.subtree_control").read_text().split() and os.access(
+                    folder, os.W_OK
+                ):
                     return folder
     return None
 

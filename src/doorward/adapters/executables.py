@@ -72,7 +72,11 @@ def _in_prefix(path: Path, needs: tuple[Path, ...], base: Path, depth: int) -> P
     bins: tuple[Path, ...] = () if is_system(path) else (path.parent,)
     interpreter = _interpreter_of(path) if depth < 3 else ""
     if interpreter:
-        inner = find_program(interpreter, base) if "/" not in interpreter else _describe(Path(interpreter), base, depth + 1)
+        inner = (
+            find_program(interpreter, base)
+            if "/" not in interpreter
+            else _describe(Path(interpreter), base, depth + 1)
+        )
         needs += tuple(one for one in inner.needs if one not in needs)
         bins += tuple(one for one in inner.bins if one not in bins)
     return Program(path, needs, bins)

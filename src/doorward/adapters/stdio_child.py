@@ -37,8 +37,32 @@ class ChildEvents(Protocol):
     def on_exit(self, error: UpstreamError) -> None:
         """The server is gone, or was given up; called exactly once, also after ``stop``."""
 
-    def on_drained(self) -> None:
-        """What waited for the server's stdin was taken."""
+
+class Tie:
+    """Ties one process to its owner; what a process says after it was cut loose is not heard."""
+
+    def __init__(self, owner: ChildEvents) -> None:
+        self._owner: ChildEvents | None = owner
+
+    def cut(self) -> None:
+        """Hear nothing more."""
+        self._owner = None
+
+    def on_message(self, message: Message) -> None:
+        """See ``ChildEvents``."""
+        if self._owner is not None:
+            self._owner.on_message(message)
+
+    def on_malformed(self) -> None:
+        """See ``ChildEvents``."""
+        if self._owner is not None:
+            self._owner.on_malformed()
+
+    def on_exit(self, error: UpstreamError) -> None:
+        """See ``ChildEvents``."""
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.on_exit(error)
 
 
 class StdioChild(asyncio.SubprocessProtocol):
@@ -104,7 +128,9 @@ class StdioChild(asyncio.SubprocessProtocol):
         except (OSError, ValueError, TimeoutError) as error:
             self._kill_now()
             raise UpstreamError(
-                "upstream-start", "The protected server could not be started.", f"{type(error).__name__}: {error}"
+                "upstream-start",
+                "The protected server could not be started.",
+                f"{type(error).__name__}: {error}",
             ) from error
         finally:
             for fd in (gate_in, gate_out, info_in, info_out):  # closing the gate's writing end opens the gate
@@ -117,7 +143,9 @@ class StdioChild(asyncio.SubprocessProtocol):
             try:
                 self._group.add(pid)
             except OSError as error:
-                _log.warning("a server runs without a process count", extra={"server": self.name, "cause": str(error)})
+                _log.warning(
+                    "a server runs without a process count", extra={"server": self.name, "cause": str(error)}
+                )
 
     def send(self, message: Message) -> None:
         """Write one message as one line. Raises: UpstreamError when the server is gone or does not read."""
@@ -184,7 +212,9 @@ class StdioChild(asyncio.SubprocessProtocol):
             )
         if self.lines_ignored > limits.BANNER_LINES:
             self.give_up(
-                UpstreamError("upstream-not-mcp", "The protected server writes something else than MCP on its stdout.")
+                UpstreamError(
+                    "upstream-not-mcp", "The protected server writes something else than MCP on its stdout."
+                )
             )
         elif self._spoke and line.startswith(b"{"):
             self._events.on_malformed()
@@ -213,7 +243,6 @@ class StdioChild(asyncio.SubprocessProtocol):
 
     def resume_writing(self) -> None:
         self.is_full = False
-        self._events.on_drained()
 
     # The end.
 
@@ -275,7 +304,9 @@ class StdioChild(asyncio.SubprocessProtocol):
             return
         if not self._exited.is_set():
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)  # the cage's outer process: its end ends the whole PID namespace
+                os.killpg(
+                    pid, signal.SIGKILL
+                )  # the cage's outer process: its end ends the whole PID namespace
         if self._group is not None:
             self._group.kill()
 
@@ -298,7 +329,9 @@ class StdioChild(asyncio.SubprocessProtocol):
         detail = f"exit status {code}; stderr: {self._errors.tail}"
         if self._launch.is_caged and not self._spoke and self._errors.tail.startswith("bwrap:"):
             return UpstreamError(
-                "upstream-start", "The protected server's cage could not be built.", explain_failure(self._errors.tail)
+                "upstream-start",
+                "The protected server's cage could not be built.",
+                explain_failure(self._errors.tail),
             )
         return UpstreamError("upstream-exited", "The protected server has stopped.", detail)
 
@@ -421,7 +454,10 @@ def _descendants(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{entry.name}/stat", "rb") as stat:
+            with (
+                contextlib.suppress(OSError, ValueError, IndexError),
+                open(f"/proc/{entry.name}/stat", "rb") as stat,
+            ):
                 parent = int(stat.read().rpartition(b")")[2].split()[1])
                 children.setdefault(parent, []).append(int(entry.name))
     inits = children.get(pid, [])

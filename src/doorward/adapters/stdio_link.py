@@ -21,7 +21,9 @@ _STOPPED = "The protected server has stopped."
 class StdioLink:
     """One relation with one process; see ``gateway.ports.Link``."""
 
-    def __init__(self, ready: Callable[[Link | UpstreamError], None], on_over: Callable[[StdioLink], None]) -> None:
+    def __init__(
+        self, ready: Callable[[Link | UpstreamError], None], on_over: Callable[[StdioLink], None]
+    ) -> None:
         self.channel: Channel | None = None
         self.is_ready = False
         self.is_over = False

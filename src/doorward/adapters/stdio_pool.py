@@ -37,7 +37,8 @@ def plain_env(spec: ServerSpec) -> dict[str, str]:
     for name, value in spec.env.items():
         if not isinstance(value, str):
             raise OperatorError(
-                "settings-not-available", f"servers.{spec.name}.env.{name}: no secret store is connected here."
+                "settings-not-available",
+                f"servers.{spec.name}.env.{name}: no secret store is connected here.",
             )
         env[name] = value
     return env
@@ -177,7 +178,9 @@ class StdioPool:
                 continue
             unused = next((key for key in keys if not self._berths[key].attachments), None)
             if unused is None:
-                return UpstreamError("upstream-too-many", f"Too many server processes run for {whose}; try again later.")
+                return UpstreamError(
+                    "upstream-too-many", f"Too many server processes run for {whose}; try again later."
+                )
             self._drop(unused, self._berths[unused].stop)
         return None
 
@@ -196,7 +199,9 @@ class StdioPool:
         packaged = None
         if spec.package:
             if self._package_of is None:
-                raise OperatorError("settings-not-available", f"servers.{spec.name}.package is not available here.")
+                raise OperatorError(
+                    "settings-not-available", f"servers.{spec.name}.package is not available here."
+                )
             packaged = await asyncio.to_thread(self._package_of, spec)
         child = StdioChild(spec.name, self._cage.launch(spec, env, packaged), events, self._groups)
         await child.start()
@@ -215,7 +220,9 @@ class _Link:
         channel.on_close = self._closed
         channel.on_writable = self._writable
 
-    def begin(self, server: str, principal: str, era: Era, version: str, capabilities: dict[str, Any]) -> None:
+    def begin(
+        self, server: str, principal: str, era: Era, version: str, capabilities: dict[str, Any]
+    ) -> None:
         """Find the berth and go aboard."""
         found = self._pool.find(server, principal, era, version, capabilities)
         if isinstance(found, UpstreamError):

@@ -258,7 +258,8 @@ class Traffic:
             call = calls[0]
             self._forget(call)
             call.owner.outlet.failed(
-                call.number, UpstreamError("upstream-malformed", "The protected server sent a malformed message.")
+                call.number,
+                UpstreamError("upstream-malformed", "The protected server sent a malformed message."),
             )
 
 

@@ -133,7 +133,7 @@ class Supervisor:
         self.state = state
 
     def _make_pool(self) -> None:
-        if not any(spec.is_stdio for spec in self.settings.servers.values()):
+        if self.pool is None and not any(spec.is_stdio for spec in self.settings.servers.values()):
             return
         from doorward.adapters.cage import Cage
         from doorward.adapters.stdio_pool import StdioPool

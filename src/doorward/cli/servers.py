@@ -45,11 +45,14 @@ def list_servers(*, config: _Config = None, as_json: _Json = False) -> int:
     if as_json:
         sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
         return 0
-    for row in rows:
-        where = row["url"] or " ".join(row["command"])
-        state = {None: "", True: "installed", False: "NOT INSTALLED"}[row["installed"]]
-        bare = "NO CAGE" if row["sandbox"] == "none" else ""
-        print("  ".join(str(part) for part in (row["name"], row["kind"], where, row["package"], state, bare) if part))
+    for spec in settings.servers.values():
+        where = spec.url or " ".join(spec.command)
+        state = ""
+        if spec.package:
+            state = "installed" if _is_installed(packages, spec.name) else "NOT INSTALLED"
+        bare = "NO CAGE" if spec.is_stdio and spec.sandbox == "none" else ""
+        kind = "stdio" if spec.is_stdio else "http"
+        print("  ".join(part for part in (spec.name, kind, where, spec.package, state, bare) if part))
     return 0
 
 
@@ -60,10 +63,12 @@ def add(
     *,
     name: Annotated[str, Parameter(help="The server's name; made of the package's when left out.")] = "",
     command: Annotated[
-        tuple[str, ...], Parameter(help="The command and its arguments.", consume_multiple=True, allow_leading_hyphen=True)
+        tuple[str, ...],
+        Parameter(help="The command and its arguments.", consume_multiple=True, allow_leading_hyphen=True),
     ] = (),
     beside: Annotated[
-        tuple[str, ...], Parameter(name="--with", help="A further package to install beside it, such as 'mcp<2'.")
+        tuple[str, ...],
+        Parameter(name="--with", help="A further package to install beside it, such as 'mcp<2'."),
     ] = (),
     config: _Config = None,
 ) -> int:
@@ -84,12 +89,18 @@ def add(
     brought = packages.commands(server)
     if not command and not brought:
         packages.remove(server)
-        raise OperatorError("command-not-found", f"{package} brings no command: it is no server; or name one with --command.")
+        raise OperatorError(
+            "command-not-found", f"{package} brings no command: it is no server; or name one with --command."
+        )
     words = list(command) or [_best(brought, wanted.name)]
     _write_table(path, server, package, words)
     count = len(lock["distributions"])
-    print(f"{server}: {package}, {count} packages with {len(lock['files'])} files on record; command: {' '.join(words)}")
-    print(f"written to {path} as [servers.{server}]; a running Doorward in profile local takes it up by itself")
+    print(
+        f"{server}: {package}, {count} packages with {len(lock['files'])} files on record; command: {' '.join(words)}"
+    )
+    print(
+        f"written to {path} as [servers.{server}]; a running Doorward in profile local takes it up by itself"
+    )
     return 0
 
 
@@ -132,7 +143,9 @@ def _path_of(loaded: Any, config: Path | None) -> Path:
     """The settings file that was loaded."""
     path = config or getattr(loaded, "path", None)
     if path is None:
-        raise OperatorError("settings-missing", "There is no settings file to write to; name one with --config.")
+        raise OperatorError(
+            "settings-missing", "There is no settings file to write to; name one with --config."
+        )
     return Path(path)
 
 
@@ -150,7 +163,8 @@ def _check_name(name: str) -> None:
     )
     if not fine:
         raise OperatorError(
-            "server-name", f"{name!r} is no server name: a letter, then up to 23 of a-z, 0-9 and '-'; use --name."
+            "server-name",
+            f"{name!r} is no server name: a letter, then up to 23 of a-z, 0-9 and '-'; use --name.",
         )
 
 

@@ -25,7 +25,15 @@ def spec_of(*command: str, **more: object) -> ServerSpec:
 
 def run(cage: Cage, spec: ServerSpec) -> subprocess.CompletedProcess[str]:
     launch = cage.launch(spec, {})
-    return subprocess.run(launch.argv, env=launch.env, cwd=launch.folder, capture_output=True, text=True, check=False, timeout=20)
+    return subprocess.run(
+        launch.argv,
+        env=launch.env,
+        cwd=launch.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
 
 
 @pytest.fixture
@@ -44,7 +52,9 @@ def test_exactly_what_the_command_names_is_shown(place: Path) -> None:
 
 
 def test_a_folder_around_the_data_folder_is_shown_without_it(place: Path) -> None:
-    done = run(Cage(place / "data", place), spec_of("/bin/sh", "-c", f"ls -A {place}/data; ls {place}", str(place)))
+    done = run(
+        Cage(place / "data", place), spec_of("/bin/sh", "-c", f"ls -A {place}/data; ls {place}", str(place))
+    )
     assert done.stdout == "data\nnotes\n", done.stderr
 
 
@@ -66,7 +76,10 @@ def test_a_link_into_the_data_folder_is_refused(place: Path) -> None:
 def test_grants_are_readable_or_writable_as_they_say(place: Path) -> None:
     (place / "out").mkdir()
     grants = (FileGrant("notes"), FileGrant("out", write=True))
-    done = run(Cage(place / "data", place), spec_of("/bin/sh", "-c", "cp notes/a.txt out/b; touch notes/c", files=grants))
+    done = run(
+        Cage(place / "data", place),
+        spec_of("/bin/sh", "-c", "cp notes/a.txt out/b; touch notes/c", files=grants),
+    )
     assert done.returncode != 0
     assert (place / "out" / "b").read_text() == "hello"
     assert not (place / "notes" / "c").exists()

@@ -26,7 +26,10 @@ from doorward.gateway.ports import Link
 from doorward.protocol.envelope import notification, request
 from doorward.protocol.message import Message
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cage needs Linux")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cage needs Linux"),
+]
 TIME = ServerSpec(name="time", package="pypi:mcp-server-time==2026.10.19", command=("mcp-server-time",))
 MEMORY_NAME = "npm:@modelcontextprotocol/server-memory@2026.8.31"
 INIT = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
@@ -36,7 +39,11 @@ INIT = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"nam
     ("text", "parts", "short"),
     [
         ("pypi:mcp-server-time==2026.10.19", ("pypi", "mcp-server-time", "2026.10.19"), "time"),
-        ("npm:@modelcontextprotocol/server-memory@1.2.3", ("npm", "@modelcontextprotocol/server-memory", "1.2.3"), "memory"),
+        (
+            "npm:@modelcontextprotocol/server-memory@1.2.3",
+            ("npm", "@modelcontextprotocol/server-memory", "1.2.3"),
+            "memory",
+        ),
         ("npm:some-mcp@1.0.0-beta.1", ("npm", "some-mcp", "1.0.0-beta.1"), "some"),
     ],
 )
@@ -184,7 +191,9 @@ async def test_a_real_pypi_server_answers_from_the_cage(started: Any) -> None:
     ask = await started(TIME)
     tools = {tool["name"] for tool in (await ask("tools/list", {}))["tools"]}
     assert tools == {"get_current_time", "convert_time"}
-    result = await ask("tools/call", {"name": "get_current_time", "arguments": {"timezone": "Europe/Amsterdam"}})
+    result = await ask(
+        "tools/call", {"name": "get_current_time", "arguments": {"timezone": "Europe/Amsterdam"}}
+    )
     assert "Europe/Amsterdam" in result["content"][0]["text"]
 
 
@@ -193,7 +202,11 @@ async def test_a_real_npm_server_answers_from_the_cage(started: Any, sandbox: An
     where = "/tmp/home/memory.json" if sandbox == "strict" else str(tmp_path / "memory.json")
     ask = await started(
         ServerSpec(
-            name="memory", package=MEMORY_NAME, command=("mcp-server-memory",), sandbox=sandbox, env={"MEMORY_FILE_PATH": where}
+            name="memory",
+            package=MEMORY_NAME,
+            command=("mcp-server-memory",),
+            sandbox=sandbox,
+            env={"MEMORY_FILE_PATH": where},
         )
     )
     assert "create_entities" in {tool["name"] for tool in (await ask("tools/list", {}))["tools"]}

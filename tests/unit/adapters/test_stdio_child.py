@@ -24,7 +24,10 @@ from doorward.catalogue.server import ServerSpec
 from doorward.protocol.envelope import request
 from doorward.protocol.message import Message
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cage needs Linux")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cage needs Linux"),
+]
 PYTHON = sys.executable
 ECHO = """
 import sys, json
@@ -65,8 +68,6 @@ class Seen:
     def on_exit(self, error: UpstreamError) -> None:
         self.exits.append(error)
 
-    def on_drained(self) -> None: ...
-
 
 class Workshop:
     """Starts scripts as caged children and ends them all."""
@@ -94,7 +95,9 @@ class Workshop:
 
     async def ask(self, expression: str, **more: Any) -> Any:
         """Start a server that answers with the value of a Python expression."""
-        child, seen = await self.start("import os, socket, pathlib, resource\n" + ECHO.replace("ANSWER", expression), **more)
+        child, seen = await self.start(
+            "import os, socket, pathlib, resource\n" + ECHO.replace("ANSWER", expression), **more
+        )
         child.send(request(1, "ask"))
         await until(lambda: bool(seen.messages or seen.exits), "no answer")
         assert seen.messages, seen.exits[0].detail
@@ -135,7 +138,14 @@ async def test_a_caged_server_gets_only_its_declared_environment(workshop: Works
 
 
 async def test_a_caged_server_sees_neither_data_dir_nor_home_nor_other_files(workshop: Workshop) -> None:
-    paths = [str(workshop.data_dir), str(workshop.data_dir / "secret.txt"), "/etc/passwd", "/etc/shadow", "/var", "/root/.bashrc"]
+    paths = [
+        str(workshop.data_dir),
+        str(workshop.data_dir / "secret.txt"),
+        "/etc/passwd",
+        "/etc/shadow",
+        "/var",
+        "/root/.bashrc",
+    ]
     home = os.path.expanduser("~")
     paths += [f"{home}/{name}" for name in os.listdir(home) if name not in (".pyenv",)][:10]
     assert await workshop.ask(f"[p for p in {paths!r} if os.path.exists(p)]") == []
@@ -154,7 +164,9 @@ async def test_a_caged_server_has_no_network_and_no_other_processes(workshop: Wo
 async def test_a_caged_server_cannot_write_what_it_may_read(workshop: Workshop) -> None:
     grants = workshop.folder / "granted"
     grants.mkdir()
-    answer = await workshop.ask(f"[os.access(p, os.W_OK) for p in ('/usr', '/', {PYTHON!r}, {str(grants)!r}, '/tmp')]")
+    answer = await workshop.ask(
+        f"[os.access(p, os.W_OK) for p in ('/usr', '/', {PYTHON!r}, {str(grants)!r}, '/tmp')]"
+    )
     assert answer == [False, False, False, False, True]
 
 
@@ -193,7 +205,9 @@ for line in sys.stdin:
 
 
 async def test_banners_before_the_first_message_are_skipped(workshop: Workshop) -> None:
-    child, seen = await workshop.start("print('Welcome!')\nprint('{not json')\n" + ECHO.replace("ANSWER", "1"))
+    child, seen = await workshop.start(
+        "print('Welcome!')\nprint('{not json')\n" + ECHO.replace("ANSWER", "1")
+    )
     child.send(request("a", "ask"))
     await until(lambda: bool(seen.messages), "no answer")
     assert seen.messages[0].id == "a"
@@ -297,7 +311,6 @@ class Events:
     def on_message(self, message): print("ready", flush=True)
     def on_malformed(self): pass
     def on_exit(self, error): print(error.detail, flush=True)
-    def on_drained(self): pass
 async def main():
     launch = Cage(Path("data"), Path(".")).launch(ServerSpec(name="x", command=({PYTHON!r}, "server.py")), {{}})
     child = StdioChild("x", launch, Events(), ProcessGroups())

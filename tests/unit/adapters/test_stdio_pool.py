@@ -24,7 +24,10 @@ from doorward.gateway.ports import Link
 from doorward.protocol.envelope import notification, request, response
 from doorward.protocol.message import Message
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cage needs Linux")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cage needs Linux"),
+]
 STAND_INS = Path(__file__).parents[2] / "stand_ins"
 INIT = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
 
@@ -74,7 +77,9 @@ class Client:
         await until(lambda: sink.is_over, f"no end of {method}")
         return sink
 
-    async def result(self, method: str, params: dict[str, Any] | None = None, message_id: Any = 1) -> dict[str, Any]:
+    async def result(
+        self, method: str, params: dict[str, Any] | None = None, message_id: Any = 1
+    ) -> dict[str, Any]:
         sink = await self.ask(method, params, message_id)
         assert sink.error is None, sink.error
         answer = sink.messages[-1]
@@ -102,7 +107,9 @@ class Rig:
         self.pool.set_servers({"s": spec})
         return StdioUpstream(self.worker, spec)
 
-    async def link(self, upstream: StdioUpstream, principal: str = "alice", era: Any = "legacy", caps: Any = None) -> Client:
+    async def link(
+        self, upstream: StdioUpstream, principal: str = "alice", era: Any = "legacy", caps: Any = None
+    ) -> Client:
         found: list[Link | UpstreamError] = []
         upstream.link(principal, era, "2025-11-25", caps or {}, found.append)
         await until(lambda: bool(found), "no link")
@@ -167,7 +174,10 @@ async def test_t72_equal_ids_and_tokens_of_two_clients_never_cross(rig: Rig) -> 
             assert sink.messages[0].value["result"]["saw"] == params
             assert sink.messages[0].id == message_id and type(sink.messages[0].id) is type(message_id)
     both = await asyncio.gather(
-        *(one.ask("progress", {"_meta": {"progressToken": token}}) for one, token in zip(clients, ("same", "same"), strict=True))
+        *(
+            one.ask("progress", {"_meta": {"progressToken": token}})
+            for one, token in zip(clients, ("same", "same"), strict=True)
+        )
     )
     for sink in both:
         told = [message.params for message in sink.messages if message.kind == "notification"]
@@ -271,7 +281,9 @@ async def test_the_pause_doubles_while_a_server_never_answers(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("manners", [("legacy",), ("legacy", "leave")])
-async def test_cf08_a_modern_client_learns_that_a_server_is_legacy(rig: Rig, manners: tuple[str, ...]) -> None:
+async def test_cf08_a_modern_client_learns_that_a_server_is_legacy(
+    rig: Rig, manners: tuple[str, ...]
+) -> None:
     upstream = rig.serve(*manners)
     for _ in range(2):
         with pytest.raises(UpstreamError) as caught:
@@ -328,7 +340,9 @@ async def test_changed_settings_end_the_old_process_after_its_calls(rig: Rig) ->
         await rig.link(upstream, "carol")
 
 
-async def test_too_many_processes_of_one_caller_are_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_processes_of_one_caller_are_refused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "CHILDREN_PER_PRINCIPAL", 1)
     upstream = rig.serve("legacy")
     held = await rig.link(upstream)

@@ -15,6 +15,7 @@ import msgspec
 
 from doorward.base.errors import OperatorError
 from doorward.base.secret import Secret
+from doorward.settings_load import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,17 +72,10 @@ class SecretReader:
             if found is None:
                 raise OperatorError("secret-missing", f"{where}: the variable {reference.env} is not set.")
             return Secret(found)
-        if reference.file is not None:
-            try:
-                content = Path(reference.file).read_bytes()
-            except OSError as error:
-                raise OperatorError(
-                    "secret-missing", f"{where}: the file cannot be read.", str(error.errno)
-                ) from error
-            return Secret(content[:_SECRET_BYTES].rstrip(b"\r\n"))
-        raise OperatorError(
-            "settings-not-available", f"{where}: this kind of secret reference is not available yet."
-        )
+        try:
+            return resolve(reference)
+        except OperatorError as error:
+            raise OperatorError(error.code, f"{where}: {error.tell}") from error
 
     def env_of(self, spec: ServerSpec) -> dict[str, str]:
         """The environment of a stdio server. Raises: OperatorError."""

@@ -79,4 +79,8 @@ async def serve_admin(supervisor: Supervisor) -> None:
         (_Server(uvicorn.Config(plane.app, http="h11", proxy_headers=False, **common)), tcp),
         (_Server(uvicorn.Config(plane.app, http=_OwnerProtocol, proxy_headers=False, **common)), _unix_socket(supervisor.data_dir)),
     ]
-    await asyncio.gather(*(server.serve([sock]) for server, sock in faces))
+    try:
+        await asyncio.gather(*(server.serve([sock]) for server, sock in faces))
+    finally:
+        for _, sock in faces:
+            sock.close()

@@ -49,6 +49,7 @@ class Exchange:
         "finished",
         "link",
         "on_result",
+        "on_settled",
         "on_writable",
         "rename",
         "request_digest",
@@ -74,6 +75,7 @@ class Exchange:
         self.link: Link | None = None
         self.route: Callable[[Exchange], None] | None = None  # finds the link and calls ``go``
         self.on_result: Callable[[dict[str, Any]], None] | None = None  # sees and edits a successful result
+        self.on_settled: Callable[[], None] | None = None  # told when the exchange is over
         self.rename: Callable[[Message], None] | None = None  # federated: the server's names become ours
         self.extra_fields = b""  # further header lines of the answer
         self.on_writable: Callable[[], None] | None = None
@@ -428,3 +430,5 @@ class Exchange:
         if outcome != "refused":
             self.desk.recorder.outcome(self, outcome, status, code, body, ruling)
         self.desk.pipeline.settle(self.call, outcome)
+        if self.on_settled is not None:
+            self.on_settled()

@@ -272,6 +272,8 @@ class FanLink:
         return union
 
     def _merge_handshake(self, parts: dict[str, _Part]) -> dict[str, Any]:
+        for name in [name for name in self._links if name not in parts]:
+            self._links.pop(name).close()  # what did not shake hands has no part in the session
         for name, part in parts.items():
             negotiated = getattr(self._links[name], "negotiated", None)
             version = (part.result or {}).get("protocolVersion")

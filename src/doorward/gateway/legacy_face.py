@@ -209,6 +209,7 @@ class LegacyFace:
         exchange = Exchange(desk, call, responder, body, None)
         opening = _Opening(self._table, desk, exchange, call.capabilities)
         exchange.on_result = opening.opened
+        exchange.on_settled = opening.settled
         exchange.route = opening.route
         exchange.start()
 
@@ -322,8 +323,8 @@ class _Opening:
         def reached(_: Link | UpstreamError) -> None:
             left[0] -= 1
             if left[0] == 0:
-                ordered = {name: self._links[name] for name in names if name in self._links}
-                exchange.go(FanLink(desk, exchange, ordered, "legacy", self._cut))
+                self._links = {name: self._links[name] for name in names if name in self._links}
+                exchange.go(FanLink(desk, exchange, self._links, "legacy", self._cut))
 
         for name in names:
             self._reach(name, reached)
@@ -355,11 +356,14 @@ class _Opening:
         session = self._table.make(call.principal.key, call.server, str(version))
         session.capabilities = self._capabilities
         session.token_id = call.principal.token_id
-        session.links = {
-            name: link for name, link in self._links.items() if not getattr(link, "closed", False)
-        }
+        session.links, self._links = self._links, {}
         for link in session.links.values():
             negotiated = getattr(link, "negotiated", None)
             if negotiated is not None and call.server != FEDERATED:
                 negotiated(str(version))
         self._exchange.extra_fields = f"Mcp-Session-Id: {session.id}\r\n".encode()
+
+    def settled(self) -> None:
+        """However it ended: links that no session took over are closed."""
+        for link in self._links.values():
+            link.close()

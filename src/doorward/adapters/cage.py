@@ -137,6 +137,8 @@ class Cage:
                 )
                 bins = [str(packaged.node.parent)]
         everything = {"PATH": ":".join([*bins, _PATH]), "HOME": str(self._home), "LANG": "C.UTF-8", **env}
+        if packaged is not None:
+            everything.setdefault("PYTHONDONTWRITEBYTECODE", "1")  # the tree has to stay as its lock says
         return Launch(argv, everything, str(self._base), False, self._resources)
 
     def _named_paths(self, words: tuple[str, ...]) -> tuple[list[str], list[Path]]:

@@ -89,7 +89,7 @@ class Packages:
     # -- install ------------------------------------------------------------------------------------------------
 
     def install(
-        self, server: str, package: PackageName, beside: tuple[str, ...] = (), say: Progress = print
+        self, server: str, package: PackageName, beside: tuple[str, ...] = (), say: Progress
     ) -> dict[str, Any]:
         """Install a package for a server, replacing what was there; return the lock.
 
@@ -326,7 +326,7 @@ def _explain(said: str) -> str:
 
 
 def _digest_tree(tree: Path) -> dict[str, str]:
-    """One digest for each file and the target of each link; compiled caches are left out."""
+    """One digest for each file and the target of each link, compiled caches too: Python runs them unread."""
     digests: dict[str, str] = {}
     for folder, folders, files in os.walk(tree):
         for name in [*files, *(one for one in folders if os.path.islink(os.path.join(folder, one)))]:

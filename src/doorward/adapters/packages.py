@@ -89,7 +89,7 @@ class Packages:
     # -- install ------------------------------------------------------------------------------------------------
 
     def install(
-        self, server: str, package: PackageName, beside: tuple[str, ...] = (), say: Progress
+        self, server: str, package: PackageName, beside: tuple[str, ...] = (), *, say: Progress
     ) -> dict[str, Any]:
         """Install a package for a server, replacing what was there; return the lock.
 

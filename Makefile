@@ -45,8 +45,15 @@ $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/core
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
+# The demo's second server is an npm package: bring a Node where the machine has none that is recent enough.
+$(STAMPS)/node-for-demo: requirements/node.txt $(STAMPS)/core
+	@if ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' 2>/dev/null; then \
+		echo "[demo] installing Node for the npm server (hashes checked)"; \
+		$(PIP) --require-hashes -r requirements/node.txt; fi
+	@touch $@
+
 .PHONY: demo
-demo: $(STAMPS)/core  ## set up, then run Doorward before two real MCP servers; Ctrl-C ends it
+demo: $(STAMPS)/core $(STAMPS)/node-for-demo  ## set up, then run Doorward before two real MCP servers; Ctrl-C ends it
 	@exec $(BIN)/doorward demo
 
 .PHONY: lint
@@ -113,3 +120,4 @@ requirements:  ## choose dependency versions anew (needs uv)
 	$(UV_COMPILE) pyproject.toml -o requirements/core.txt
 	$(UV_COMPILE) --group dev -c requirements/core.txt -o requirements/dev.txt
 	$(UV_COMPILE) requirements/build.in -o requirements/build.txt
+	$(UV_COMPILE) -c requirements/dev.txt requirements/node.in -o requirements/node.txt

@@ -124,9 +124,21 @@ class Exchange:
         if not exists:
             self.refuse_unknown("no list has named this tool")
             return
-        known = self.desk.facts.of(self.call.server, self.call.item)
-        self.call.read_only = known is not None and known.read_only
-        self._record()
+        call = self.call
+        known = self.desk.facts.of(call.server, call.item)
+        if known is None or call.era == "legacy":
+            call.read_only = known is not None and known.read_only
+            self._record()
+            return
+        call.read_only, call.schema = known.read_only, known.schema
+        # Now that the schema is known, the header's copies of arguments are compared as well.
+        self.desk.pipeline.judge_request(call, self._ruled_again)
+
+    def _ruled_again(self, ruling: Ruling | None) -> None:
+        if ruling is not None:
+            self.refuse(ruling)
+        else:
+            self._record()
 
     def _record(self) -> None:
         self._decide()

@@ -216,6 +216,9 @@ class HttpLink:
         else:
             schema = self._upstream.schema_of(message)
             fields = modern_fields(message, self.version, schema)
+            if message.params_fields:
+                written = {name.lower() for name, _ in fields}
+                fields += [(name, value) for name, value in message.params_fields if name not in written]
             prefix = self._upstream.post_prefix + b"".join(
                 f"{name}: {value}\r\n".encode("latin-1") for name, value in fields
             )

@@ -20,6 +20,11 @@ _VERSION = "io.modelcontextprotocol/protocolVersion"
 _CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 
 
+def _params_fields(head: Head) -> tuple[tuple[str, str], ...]:
+    """The Mcp-Param-* fields of a request: what no schema declares has to be passed on (SF-44)."""
+    return tuple((name, value) for name, value in head.fields.items() if name.startswith("mcp-param-"))
+
+
 def _cut(message: Message, capabilities: dict[str, Any]) -> Message:
     """The message with the client capabilities that a server may hear of."""
     params = dict(message.params or {})
@@ -30,7 +35,7 @@ def _cut(message: Message, capabilities: dict[str, Any]) -> Message:
     params["_meta"] = meta
     value = dict(message.value)
     value["params"] = params
-    return Message(message.kind, message.method, message.id, params, value)
+    return Message(message.kind, message.method, message.id, params, value, message.params_fields)
 
 
 class ModernFace:
@@ -52,6 +57,7 @@ class ModernFace:
                 server, own = found
         call = Call(head=head, principal=principal, server=server, era="modern", message=own, event=event)
         call.sent = message
+        own.params_fields = _params_fields(head)
         call.address = responder.address
         meta = (message.params or {}).get("_meta")
         if isinstance(meta, dict):

@@ -18,6 +18,7 @@ class Message(msgspec.Struct):
     id: MessageId | None  # None for notifications, and for error responses that name no request
     params: dict[str, Any] | None
     value: dict[str, Any]
+    params_fields: tuple[tuple[str, str], ...] = ()  # Mcp-Param-* header fields that came with it and nobody declared
 
     @property
     def is_error(self) -> bool:

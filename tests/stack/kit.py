@@ -289,9 +289,22 @@ class Stack:
         wire = Wire(self.port)
         wire.send(self.request(server, body, verb=verb, **fields))
         status, lines = wire.read_head()
-        kind = dict((name.lower(), value) for name, value in lines).get("content-type", "")
+        kind = {name.lower(): value for name, value in lines}.get("content-type", "")
         assert status == 200 and kind.startswith("text/event-stream"), (status, lines, b"".join(wire.parts()))
         return Events(wire)
+
+    def admin(self, path: str, body: Any = None) -> Answer:
+        """One request to the admin plane over its socket in the data folder."""
+        raw = b"" if body is None else json.dumps(body).encode()
+        kind = f"Content-Type: application/json\r\nContent-Length: {len(raw)}\r\n" if raw else ""
+        verb = "POST" if raw else "GET"
+        socket_path = self.data_dir / "admin.sock"
+        until(socket_path.exists, "the admin socket")
+        with Wire(str(socket_path)) as wire:
+            wire.send(
+                f"{verb} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{kind}\r\n".encode() + raw
+            )
+            return wire.read()
 
     def raw(self, data: bytes) -> Answer:
         """Bytes as they are on a connection of their own, and the first answer."""

@@ -59,17 +59,20 @@ class Answer:
 class Wire:
     """One connection."""
 
-    def __init__(self, port: int, *, rcvbuf: int = 0, seconds: float = PATIENCE) -> None:
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    def __init__(self, port: int | str, *, rcvbuf: int = 0, seconds: float = PATIENCE) -> None:
+        """``port`` on loopback, or the path of a Unix socket."""
+        unix = isinstance(port, str)
+        self.sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET, socket.SOCK_STREAM)
         if rcvbuf:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         self.sock.settimeout(seconds)
         try:
-            self.sock.connect(("127.0.0.1", port))
+            self.sock.connect(port if unix else ("127.0.0.1", port))
         except OSError:
             self.sock.close()
             raise
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not unix:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._data = b""
         self._lines: list[tuple[str, str]] = []
 

@@ -71,13 +71,17 @@ class HttpListener:
             return 0
         return int(self._server.sockets[0].getsockname()[1])
 
-    async def drain(self, seconds: float) -> None:
-        """Take no more connections, finish what is under way, and break what is left after ``seconds``."""
+    def close(self) -> None:
+        """Take no more connections, and hang up where nothing is under way."""
         self.draining = True
         if self._server is not None:
             self._server.close()
         for face in list(self.faces):
             face.close_if_idle()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more connections, finish what is under way, and break what is left after ``seconds``."""
+        self.close()
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         while self.faces and loop.time() < until:

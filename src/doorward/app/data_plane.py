@@ -44,6 +44,10 @@ from doorward.gateway.snapshot import Freshness, Snapshot
 from doorward.identity.principal import Principal
 from doorward.settings import Settings
 
+_ENDLESS = frozenset({"subscriptions/listen"})  # ends when somebody ends it
+_BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
+_DRAIN_LOOK_SECONDS = 0.02
+
 
 class DataPlane:
     """Everything between the listening socket and the upstreams, in one process."""
@@ -123,11 +127,21 @@ class DataPlane:
         self._store_failed(error)
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing new, finish what is under way."""
+        """Take nothing new, let calls under way come to their answer, and end what would go on for ever."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        self._listener.close()
+        while self._has_calls() and loop.time() < until - _BREAK_SECONDS:
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
         for exchange in list(self._live):
             exchange.stop("The gateway is shutting down.")
         self.table.close()
-        await self._listener.drain(seconds)
+        await self._listener.drain(max(until - loop.time(), _BREAK_SECONDS))
+
+    def _has_calls(self) -> bool:
+        """True while a call is under way that will end by itself."""
+        streams = (one for one in self._live if one.call.message.method not in _ENDLESS)
+        return self.table.has_flights() or any(streams)
 
     async def stop(self) -> None:
         """Close the ledger and all connections."""

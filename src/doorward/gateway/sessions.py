@@ -213,6 +213,10 @@ class SessionTable:
                 if stream.is_attached and 0 < stream.expires_at < wall:
                     stream.suspend()
 
+    def has_flights(self) -> bool:
+        """True while a request of some session is under way."""
+        return any(session.flights for session in self._sessions.values())
+
     def keep_alive(self) -> None:
         """Write a comment on every silent stream, so that nothing between drops it; called every 15 s or so."""
         for session in self._sessions.values():

@@ -328,6 +328,6 @@ asyncio.run(main())
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    while processes_with(mark) or processes_with("server.py"):
+    while processes_with(mark) or processes_with(f"{tmp_path}/server.py"):
         assert time.monotonic() < end + 5, "the tree outlived its supervisor"
         time.sleep(0.02)

@@ -177,7 +177,8 @@ def test_an_upstream_failure_is_an_error_with_our_code_and_an_outcome() -> None:
 def test_a_server_of_the_other_era_is_named() -> None:
     talk = Talk({"time": PlayedServer(era="legacy")})
     ear = talk.modern("time", "tools/list")
-    assert ear.json["error"]["code"] == -31008 and ear.json["error"]["data"]["cause"] == "upstream-era"
+    assert ear.status == 400 and ear.json["error"]["code"] == -32022
+    assert "2025-11-25" in ear.json["error"]["data"]["supported"]
 
 
 def test_a_gone_upstream_session_ends_ours_so_that_the_client_starts_anew() -> None:

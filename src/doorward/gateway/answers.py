@@ -115,6 +115,12 @@ def failed(
             return Reply(
                 error.status, JSON_FIELDS, error_body(message_id, error.rpc_code, error.tell, data), close
             )
+        case UpstreamError(code="upstream-era") if era == "modern" and message_id is not None:
+            # What a client of both eras needs to know to come back with initialize (2026-07-28 basic/versioning).
+            told = {"supported": list(codes.LEGACY_VERSIONS), "requested": codes.MODERN_VERSIONS[-1]}
+            data = _data("gateway", error.tell, event, "Use one of the supported versions.", told)
+            body = error_body(message_id, codes.UNSUPPORTED_VERSION, error.tell, data)
+            return Reply(400, JSON_FIELDS, body, close)
         case UpstreamError():
             data = _data("gateway", error.tell, event, "The protected server failed; try again later.", None)
             data["cause"] = error.code

@@ -155,6 +155,9 @@ class HttpExchange:
                 message = parse_message(b"".join(self._body))
             except CallerError:
                 message = None
+            if message is not None and asked.method == "initialize" and _is_modern_error(message):
+                error = wrong_era("modern", codes.MODERN_VERSIONS)
+                return self._fail(error.code, error.tell, error.detail)
             if message is not None and message.is_error and message.id in (None, asked.id):
                 message.id = message.value["id"] = asked.id
                 self._sink.message(message, "", status)
@@ -249,6 +252,12 @@ class HttpLink:
         self._upstream.origin.send(lines, b"", HttpExchange(self, None, _Deaf()))
 
 
+def _is_modern_error(message: Message) -> bool:
+    """True for an error that only servers of the 2026 era give (CF-08)."""
+    error = message.value.get("error")
+    return isinstance(error, dict) and error.get("code") in _MODERN_ERRORS
+
+
 class _Deaf:
     """A sink for answers that nobody waits for."""
 
@@ -278,12 +287,8 @@ class _Probe(_Deaf):
         self._upstream = upstream
 
     def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
-        error = message.value.get("error")
-        if error is None:
-            self._upstream.decide("modern")
-        else:
-            known = isinstance(error, dict) and error.get("code") in _MODERN_ERRORS
-            self._upstream.decide("modern" if known else "legacy")
+        is_modern = not message.is_error or _is_modern_error(message)
+        self._upstream.decide("modern" if is_modern else "legacy")
 
     def done(self) -> None:
         self._upstream.decide("legacy")

@@ -1,0 +1,95 @@
+"""The official conformance suite as a function: which checks of which scenarios came out how.
+
+``python -m tests.peers.suite`` writes conformance_direct.json anew, after the suite or its version has changed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.peers.places import HERE, STAND_INS, node, node_package
+
+SETS = ("2025-11-25", "2026-07-28")
+DIRECT = HERE / "conformance_direct.json"
+STDIO = HERE / "conformance_stdio.json"
+EVERYTHING = STAND_INS / "everything_server.py"
+_SUITE_SECONDS = 120
+_FOLDER = "server-"  # what the suite puts before a scenario's name ...
+_STAMP = len("-2026-11-24T02-51-33-921Z")  # ... and after it
+
+
+class Run:
+    """One run of a requirement set against ``url``: its ``rows`` are "scenario check STATUS", sorted.
+
+    A check that a scenario makes several times stands as often, save for INFO, which only logs.
+    """
+
+    def __init__(self, url: str, requirements: str) -> None:
+        script = node_package("@modelcontextprotocol/conformance") / "dist" / "index.js"
+        with tempfile.TemporaryDirectory(prefix="doorward-conformance-") as folder:
+            done = subprocess.run(
+                [str(node()), str(script), "server", "--url", url, "--requirements", requirements, "-o", folder],
+                capture_output=True, text=True, timeout=_SUITE_SECONDS, check=False, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            self.status = done.returncode
+            self.said = (done.stdout + done.stderr)[-4_000:]
+            self.rows: list[str] = []
+            self.why: dict[str, str] = {}
+            for path in sorted(Path(folder).glob("*/checks.json")):
+                self._read(path)
+        self.rows.sort()
+
+    def _read(self, path: Path) -> None:
+        scenario = path.parent.name.removeprefix(_FOLDER)[:-_STAMP]
+        for check in json.loads(path.read_text()):
+            row = f"{scenario} {check['id']} {check['status']}"
+            if check["status"] != "INFO" or row not in self.rows:
+                self.rows.append(row)
+            if check.get("errorMessage"):
+                self.why[row] = check["errorMessage"]
+
+    def passed(self) -> int:
+        """How many checks are SUCCESS."""
+        return sum(row.endswith(" SUCCESS") for row in self.rows)
+
+    def scenarios(self) -> int:
+        """How many scenarios made checks."""
+        return len({row.partition(" ")[0] for row in self.rows})
+
+
+def committed(path: Path) -> dict[str, list[str]]:
+    """A committed list of rows: requirement set -> rows."""
+    return dict(json.loads(path.read_text()))
+
+
+@contextmanager
+def everything_over_http() -> Iterator[int]:
+    """The everything server over Streamable HTTP; gives its port."""
+    process = subprocess.Popen(
+        [sys.executable, str(EVERYTHING), "http"], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("port="), f"the everything server said {line!r}"
+        yield int(line.removeprefix("port="))
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _write() -> None:
+    with everything_over_http() as port:
+        found = {name: Run(f"http://127.0.0.1:{port}/mcp", name).rows for name in SETS}
+    DIRECT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    _write()

@@ -236,7 +236,9 @@ class Stack:
         """An access token, as `doorward token` prints it (tests/stack/test_serve.py runs the command itself)."""
         key = (server, user, roles)
         with self._lock:
-            if fresh or key not in self._tokens:
+            if fresh:
+                key = (*key, len(self._tokens))
+            if key not in self._tokens:
                 with environment(DOORWARD_LAB="1") if self.off else environment():
                     settings = load(self.config).settings
                 self._tokens[key] = mint_token(settings, user=user, server=server, roles=roles).access_token
@@ -288,9 +290,14 @@ class Stack:
         """Open an event stream."""
         wire = Wire(self.port)
         wire.send(self.request(server, body, verb=verb, **fields))
-        status, lines = wire.read_head()
-        kind = {name.lower(): value for name, value in lines}.get("content-type", "")
-        assert status == 200 and kind.startswith("text/event-stream"), (status, lines, b"".join(wire.parts()))
+        try:
+            status, lines = wire.read_head()
+            kind = {name.lower(): value for name, value in lines}.get("content-type", "")
+            good = status == 200 and kind.startswith("text/event-stream")
+            assert good, (status, lines, b"".join(wire.parts()))
+        except BaseException:
+            wire.close()
+            raise
         return Events(wire)
 
     def admin(self, path: str, body: Any = None) -> Answer:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack.kit import DOORWARD, Stack, processes, running
+from tests.stack.kit import Stack, processes, running
 from tests.stack.wire import Answer, Wire, until
 from tests.stand_ins.http_server import HttpUpstream
 
@@ -389,10 +389,3 @@ def test_no_token_secret_or_argument_is_written_anywhere(tmp_path: Path) -> None
         assert any(b'"echo"' in content for name, content in written.items() if "ledger" in name)
     finally:
         upstream.close()
-
-
-def test_it_is_ready_within_its_budget() -> None:
-    with running({"s": HttpUpstream()}) as stack:
-        assert DOORWARD[0] in " ".join(command for _, command in processes().values())
-        lines = [json.loads(line) for line in stack.log().splitlines() if line.startswith("{")]
-        assert any(line["message"] == "ready" for line in lines)

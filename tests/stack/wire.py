@@ -165,6 +165,10 @@ class Events:
         self.wire = wire
         self.last_id = ""
 
+    def close(self) -> None:
+        """Leave."""
+        self.wire.close()
+
     def next(self, *, empty: bool = False) -> Any:
         """The next message; with ``empty`` also a priming event, as None. Raises StopIteration at the end."""
         while True:
@@ -184,11 +188,12 @@ class Events:
                 return None
 
     def rest(self) -> list[Any]:
-        """All messages up to the end."""
+        """All messages up to the end; then leave."""
         found = []
         with contextlib.suppress(StopIteration):
             while True:
                 found.append(self.next())
+        self.close()
         return found
 
 

@@ -104,9 +104,12 @@ class Worker:
             self._plane.accept_relay(payload, channel)
 
     def _drain(self, payload: Any) -> None:
-        if self._draining or self._plane is None:
+        if self._draining:
             return
         self._draining = True
+        if self._plane is None:  # still starting: it ends as soon as it has
+            self._over.set()
+            return
         seconds = float((payload or {}).get("seconds", 10.0))
         self._draining_task = asyncio.get_running_loop().create_task(self._drained(self._plane, seconds))
 

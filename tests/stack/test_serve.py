@@ -191,6 +191,13 @@ def test_settings_that_cannot_be_honoured_refuse_to_start(
     assert not stack.data_dir.exists() or not any(stack.data_dir.iterdir()), "nothing was made"
 
 
+def test_a_start_that_fails_late_ends_at_once(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, {}, tables={"policy": {"files": ["missing/*.cedar"]}}, workers=2)
+    stack.write_settings()
+    assert stack.launch().wait(8) == 2, stack.log()
+    assert "policy-unreadable" in stack.log()
+
+
 def test_profile_lab_needs_its_switch(tmp_path: Path) -> None:
     stack = Stack(tmp_path, {}, off=("check-token",))
     del stack._environment["DOORWARD_LAB"]

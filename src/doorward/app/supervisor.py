@@ -149,6 +149,7 @@ class Supervisor:
     async def _stop(self) -> None:
         """Drain the workers, then end everything that was started."""
         self._stopping = True
+        self._prepared.set()  # workers that wait for a beginning hear that there is none
         for task in self._tasks:
             task.cancel()
         workers = list(self.workers.values())
@@ -206,7 +207,8 @@ class Supervisor:
 
     async def _hello(self, index: int) -> dict[str, Any]:
         await self._prepared.wait()
-        return self._snapshot(index)
+        # A worker that was told to drain before it could hear that has nothing to begin with.
+        return {} if self._stopping else self._snapshot(index)
 
     def _snapshot(self, index: int) -> dict[str, Any]:
         return {

@@ -46,6 +46,8 @@ class Worker:
         peer.on_tell("drain", self._drain)
         peer.on_close = self.lost
         payload = await peer.ask("hello", {"index": self._index, "pid": os.getpid()}, timeout_seconds=20.0)
+        if not payload:
+            return 0  # the whole is stopping
         incarnation = secrets.token_bytes(8)
         plane = DataPlane(self._index, incarnation, self._counters_fd, peer, self._store_failed)
         try:
@@ -91,13 +93,17 @@ class Worker:
     async def _catch_up(self) -> None:
         """A snapshot went by while this worker was starting: fetch the one in force."""
         try:
-            self._snapshot(await self._peer.ask("hello", {"index": self._index, "pid": os.getpid()}))
+            if payload := await self._peer.ask("hello", {"index": self._index, "pid": os.getpid()}):
+                self._snapshot(payload)
         finally:
             self._catching_up = None
 
     def _snapshot(self, payload: Any) -> None:
         if self._plane is not None:
             self._plane.renew(payload)
+            self._peer.tell(
+                "metrics", self._plane.numbers()
+            )  # so that the supervisor knows what is in force here
 
     def _accept_relay(self, payload: Any, channel: Channel) -> None:
         if self._plane is not None:

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from doorward.base.errors import UpstreamError
+from doorward.base.errors import DoorwardError, UpstreamError
 from doorward.base.ids import EventIds
 from doorward.catalogue.server import ServerSpec
+from doorward.controls.control import Head
 from doorward.controls.gate_server_requests import allowed_capabilities
 from doorward.gateway.facts import FactBook
 from doorward.gateway.pipeline import Pipeline
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from doorward.gateway.sessions import Session
 
 _log = logging.getLogger("doorward.desk")
+
+
+def caller_of(head: Head) -> Principal:
+    """Who sent a request. Raises DoorwardError where nobody was found out: no request runs under a stand-in."""
+    if head.principal is None:
+        raise DoorwardError("no-principal", "The caller of this request is not known.")
+    return head.principal
 
 
 class DeafSink:

@@ -7,14 +7,14 @@ from typing import Any
 from doorward.base.errors import CallerError, UpstreamError
 from doorward.controls.control import Call, Head
 from doorward.gateway import answers
-from doorward.gateway.desk import DeafSink, Desk
+from doorward.gateway.desk import DeafSink, Desk, caller_of
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.fanout import FanLink
 from doorward.gateway.naming import address, is_addressed, item_of, renamer
 from doorward.gateway.ports import Cancel, Link, Reply, Responder, Sink
 from doorward.gateway.routes import FEDERATED
 from doorward.gateway.sessions import Session, SessionTable
-from doorward.identity.principal import LOCAL, Principal
+from doorward.identity.principal import Principal
 from doorward.protocol import codes
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Message
@@ -93,7 +93,7 @@ class LegacyFace:
         session: Session | None,
     ) -> None:
         """Serve one message of a legacy client; without a session it can only be ``initialize``."""
-        principal = head.principal or LOCAL
+        principal = caller_of(head)
         if message.method == "initialize" and message.kind == "request":
             return self._initialize(desk, head, principal, message, body, responder, event)
         if session is None:
@@ -217,7 +217,7 @@ class LegacyFace:
 
     def get(self, desk: Desk, head: Head, responder: Responder) -> None:
         """Open the common stream, or resume a stream after ``Last-Event-ID``."""
-        principal = head.principal or LOCAL
+        principal = caller_of(head)
         session = self.session_of(head, principal)
         if session is None:
             return responder.answer(self.missing(head))
@@ -250,7 +250,7 @@ class LegacyFace:
 
     def delete(self, head: Head, responder: Responder) -> None:
         """End the session."""
-        session = self.session_of(head, head.principal or LOCAL)
+        session = self.session_of(head, caller_of(head))
         if session is None:
             return responder.answer(self.missing(head))
         self._table.drop(session)

@@ -7,13 +7,12 @@ from typing import Any
 from doorward.base.errors import CallerError, UpstreamError
 from doorward.controls.control import Call, Head
 from doorward.gateway import answers
-from doorward.gateway.desk import Desk
+from doorward.gateway.desk import Desk, caller_of
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.fanout import FanLink
 from doorward.gateway.naming import address, is_addressed, item_of, renamer
 from doorward.gateway.ports import Link, Responder
 from doorward.gateway.routes import FEDERATED
-from doorward.identity.principal import LOCAL
 from doorward.protocol.message import Message
 
 _VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -49,7 +48,7 @@ class ModernFace:
             raise CallerError("response-posted", "Clients of this revision do not send responses.")
         if message.kind == "notification":
             return responder.answer(answers.ACCEPTED)  # none is defined for HTTP; it goes nowhere
-        principal = head.principal or LOCAL
+        principal = caller_of(head)
         server, own = head.server or FEDERATED, message
         if server == FEDERATED and is_addressed(message.method):
             found = address(message)

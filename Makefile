@@ -64,11 +64,11 @@ lint: $(STAMPS)/dev  ## format, lint, types and walls
 	$(BIN)/lint-imports --no-cache
 
 .PHONY: test
-test: lint $(STAMPS)/node  ## set up, then pass all tests (under 25 minutes on two cores)
+test: lint $(STAMPS)/node $(STAMPS)/mcp-1  ## set up, then pass all tests (under 25 minutes on two cores)
 	$(BIN)/python -m pytest -m "not full"
 
 .PHONY: test-full
-test-full: lint $(STAMPS)/node  ## all tests, the long ones too
+test-full: lint $(STAMPS)/node $(STAMPS)/mcp-1  ## all tests, the long ones too
 	$(BIN)/python -m pytest
 
 # Node packages of the tests (SDK clients, conformance suite), with the Node that the dev requirements bring.
@@ -80,6 +80,14 @@ ifneq ($(NODE_LOCKS),)
 	cd tests/peers/node && PATH="$$node/bin:$$PATH" "$$node/bin/node" "$$node/lib/node_modules/npm/bin/npm-cli.js" \
 		ci --ignore-scripts --no-audit --no-fund --loglevel=error
 endif
+	@touch $@
+
+# The older official SDK, as a client that the tests connect with; it cannot live beside the newer one.
+$(STAMPS)/mcp-1: tests/peers/python/mcp-1.txt | $(STAMPS)/dev
+	@echo "[peers] installing the official SDK 1.x (hashes checked)"
+	@$(BIN)/python -m venv --clear --without-pip .peers/mcp-1
+	@$(BIN)/python -m pip --python .peers/mcp-1/bin/python --disable-pip-version-check install --quiet --no-input \
+		--require-hashes -r tests/peers/python/mcp-1.txt
 	@touch $@
 
 ifneq ($(wildcard bench/run.py),)
@@ -120,4 +128,5 @@ requirements:  ## choose dependency versions anew (needs uv)
 	$(UV_COMPILE) pyproject.toml -o requirements/core.txt
 	$(UV_COMPILE) --group dev -c requirements/core.txt -o requirements/dev.txt
 	$(UV_COMPILE) requirements/build.in -o requirements/build.txt
+	$(UV_COMPILE) tests/peers/python/mcp-1.in -o tests/peers/python/mcp-1.txt
 	$(UV_COMPILE) -c requirements/dev.txt requirements/node.in -o requirements/node.txt

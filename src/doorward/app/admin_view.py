@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from doorward.base.clock import rfc3339
+from doorward.range.index import labs_of
 from doorward.settings import SLUGS
 
 if TYPE_CHECKING:
     from doorward.app.supervisor import Supervisor
+    from doorward.controls.control import Control, Posture
 
 
 def _escape(value: object) -> str:
@@ -32,6 +34,7 @@ class AdminView:
             "since": rfc3339(own.started_at),
             "revision": own.revision,
             "generation": own.generation,
+            "generations": [worker.numbers.get("generation", 0) for _, worker in sorted(own.workers.items())],
             "workers": len(own.workers),
             "restarts": own.restarts,
             "last_reload_error": own.last_reload_error,
@@ -44,7 +47,8 @@ class AdminView:
         own = self._supervisor
         healthy = all(one.numbers.get("ledger_ok", True) for one in own.workers.values())
         rows = []
-        for order, kind in enumerate((*ORDER, *POSTURES)):
+        kinds: tuple[type[Control] | type[Posture], ...] = (*ORDER, *POSTURES)
+        for order, kind in enumerate(kinds):
             chosen = own.settings.controls.get(kind.slug)
             hooks = [h for h in ("head", "request", "listing", "reply", "notice", "settled") if h in vars(kind)]
             state = "ok" if order < len(ORDER) or (kind.slug == "keep-ledger" and healthy) else "unknown"
@@ -53,7 +57,7 @@ class AdminView:
                 "covers": list(kind.covers), "hooks": hooks, "order": order,
                 "mode": chosen.mode if chosen is not None else "enforce",
                 "source": "file" if chosen is not None else "default", "since": rfc3339(own.started_at),
-                "floor": SLUGS.get(kind.slug, False), "state": state, "labs": [], "last_event": None,
+                "floor": SLUGS.get(kind.slug, False), "state": state, "labs": labs_of(kind.slug), "last_event": None,
             })
         return rows
 

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from doorward.base.errors import OperatorError
 from doorward.cli.output import paint, print_json, print_table
+from doorward.range.index import labs_of
 
 if TYPE_CHECKING:
     from doorward.controls.control import Control, Posture
@@ -105,7 +106,7 @@ def _row(kind: type[Control | Posture], place: int, sort: str, loaded: Loaded | 
         "since": None,
         "floor": kind.floor,
         "state": "unknown",
-        "labs": list(getattr(kind, "labs", ())),
+        "labs": labs_of(kind.slug),
         "last_event": None,
     }
 

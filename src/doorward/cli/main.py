@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doorward.cli.doctor:doctor",
         "Say in plain words what is wrong with this machine or the settings.",
     ),
+    "range": ("doorward.cli.range:range_app", "Attack a Doorward of one's own, and see what each control stops."),
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
     "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
@@ -38,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 # Codes of OperatorError that are about the machine and not about what was written.
-_MACHINE_PREFIXES = ("admin-", "cage-", "key-file-", "bus-", "port-", "ledger-", "package-", "data-dir-", "worker-")
+_MACHINE_PREFIXES = ("admin-", "cage-", "key-file-", "bus-", "port-", "ledger-", "package-", "data-dir-", "worker-", "range-machine-")
 
 
 def build_app() -> App:

@@ -31,11 +31,19 @@ def printable(value: object) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Aligned columns; the last one is never padded."""
+def print_table(
+    titles: Sequence[str], rows: Sequence[Sequence[object]], colours: Sequence[Sequence[str]] = ()
+) -> None:
+    """Aligned columns; the last one is never padded. ``colours`` are those of the cells, "" for none."""
     lines = [list(titles), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
     for number, line in enumerate(lines):
         cells = [cell.ljust(width) for cell, width in zip(line[:-1], widths[:-1], strict=True)]
-        text = "  ".join([*cells, line[-1]]).rstrip()
+        cells.append(line[-1])
+        if number and colours:
+            cells = [
+                paint(cell, colour) if colour else cell
+                for cell, colour in zip(cells, colours[number - 1], strict=True)
+            ]
+        text = "  ".join(cells).rstrip()
         sys.stdout.write((paint(text, "bold") if number == 0 else text) + "\n")

@@ -16,6 +16,7 @@ import msgspec
 
 from doorward.base import limits
 from doorward.base.errors import CallerError, UpstreamError
+from doorward.protocol import codes
 
 END_OF_HEAD = b"\r\n\r\n"
 LENGTH_DIGITS = 19  # every such length fits 64 bits, so that no reader overflows
@@ -225,6 +226,8 @@ def _gather(
         if decides and not value.isascii():
             raise bad(f"{name} must be ASCII")
         if name in fields:
+            if decides and target is not None and name.startswith("mcp-"):
+                raise _mirrored_twice()
             if decides:
                 raise bad(f"{name} must not be repeated")
             repeated.add(name)
@@ -279,6 +282,13 @@ def _explain_request(block: bytes) -> NoReturn:
 
 def _bad(tell: str) -> CallerError:
     return CallerError("http-head", tell, status=400)
+
+
+def _mirrored_twice() -> CallerError:
+    # Two values cannot both repeat the body (2026-07-28 basic/transports/streamable-http, server validation).
+    return CallerError(
+        "http-head", "An Mcp header must not be repeated.", status=400, rpc_code=codes.HEADER_MISMATCH
+    )
 
 
 def _too_long() -> CallerError:

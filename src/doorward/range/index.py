@@ -1,0 +1,88 @@
+"""Which labs there are, where each comes from and which controls it proves; cheap to import, nothing is run here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from doorward.base.errors import OperatorError
+
+if TYPE_CHECKING:
+    from doorward.range.lab import Lab
+
+Era = Literal["modern", "legacy"]
+
+
+class LabRow(msgspec.Struct, frozen=True):
+    """One lab as it is listed."""
+
+    lab: str  # "L01"
+    title: str
+    origin: str  # where the attack is known from
+    owasp: tuple[str, ...]  # OWASP MCP Top 10 (2025)
+    catalogue: tuple[str, ...]  # ids of the catalogue of controls
+    references: tuple[str, ...]  # the rules that the attack breaks
+    controls: tuple[str, ...]  # slugs of the controls that block it
+    eras: tuple[Era, ...] = ("modern", "legacy")
+
+
+LABS: tuple[LabRow, ...] = (
+    LabRow(
+        lab="L01",
+        title="Open server: records read without a token",
+        origin="Sherpa Base Camp",
+        owasp=("MCP07",),
+        catalogue=("M2",),
+        references=("MCP basic/authorization", "RFC 6750 section 3", "RFC 9728 section 5.1"),
+        controls=("check-token",),
+    ),
+    LabRow(
+        lab="L09",
+        title="Limit bypass: rotated headers and sessions",
+        origin="Sherpa Camp 2, waypoint 1.3",
+        owasp=("MCP05", "MCP07"),
+        catalogue=("S4.4",),
+        references=("RFC 6585 section 4", "RFC 9110 section 10.2.3"),
+        controls=("limit-rate",),
+    ),
+    LabRow(
+        lab="L22",
+        title="Header and body split: one call announced, another one run",
+        origin="MCP 2026-07-28 basic/transports",
+        owasp=("MCP05", "MCP07"),
+        catalogue=("S3.2",),
+        references=("MCP basic/transports/streamable-http, SEP-2243", "RFC 9110 section 5.3"),
+        controls=("check-head",),
+    ),
+    LabRow(
+        lab="L23",
+        title="DNS rebinding: a foreign web page calls a local server",
+        origin="MCP basic/transports, security warning",
+        owasp=("MCP07",),
+        catalogue=("S2.4",),
+        references=("MCP basic/transports", "RFC 6454 section 7", "RFC 9110 section 7.2"),
+        controls=("check-origin",),
+    ),
+)
+
+
+def labs_of(slug: str) -> list[str]:
+    """The labs that prove a control, such as ["L01"] for "check-token"."""
+    return [row.lab for row in LABS if slug in row.controls]
+
+
+def find(name: str) -> LabRow:
+    """The lab of a name, whatever its case. Raises: OperatorError ``range-unknown-lab``, which names the known ones."""
+    for row in LABS:
+        if row.lab == name.upper():
+            return row
+    known = ", ".join(row.lab for row in LABS)
+    raise OperatorError("range-unknown-lab", f"There is no lab {name!r}; known: {known}.")
+
+
+def load_lab(row: LabRow) -> Lab:
+    """The lab itself, from its file in ``range/labs``."""
+    made: Lab = import_module(f"doorward.range.labs.{row.lab.lower()}").LAB
+    return made

@@ -1,0 +1,1 @@
+"""One attack a file: what opens the hole, what closes it, and what the attacker sends."""

@@ -165,6 +165,7 @@ class Recorder:
                 verdict="refuse",
                 control="check-head",
                 reason=error.code,
+                code=getattr(error, "rpc_code", 0),
                 http_status=getattr(error, "status", 400),
                 address=address,
             )

@@ -17,9 +17,9 @@ import msgspec
 
 from doorward.adapters.admin_client import AdminClient
 from doorward.adapters.key_files import load_or_create_keys
-from doorward.adapters.ledger_read import LedgerReader
+from doorward.adapters.ledger_read import LedgerReader, find_public_key, verify_folder
 from doorward.base.clock import SystemClock
-from doorward.base.errors import OperatorError
+from doorward.base.errors import DoorwardError, OperatorError
 from doorward.identity import metadata
 from doorward.identity.tokens import issue
 from doorward.settings import Settings, flatten, load
@@ -165,17 +165,18 @@ class Gate:
         said = await _read_line(reading, START_SECONDS)
         if said:
             return True
-        await self._end()
+        await self.end()
         return False
 
     async def stop(self) -> None:
         """End the process and remove the folder."""
         try:
-            await self._end()
+            await self.end()
         finally:
             self._stack.close()
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
+        """End the process; the folder stays until ``stop``."""
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
@@ -261,6 +262,16 @@ class Gate:
     async def new_records(self) -> list[dict[str, Any]]:
         """What has come on record since the last call, oldest first."""
         return await asyncio.to_thread(LedgerReader(self.data_dir).newer, self._seen)
+
+    async def verify(self) -> str:
+        """Check every byte of the ledger, after ``end``; what is wrong with it, or ""."""
+        try:
+            report = await asyncio.to_thread(
+                lambda: verify_folder(self.data_dir, find_public_key(self.data_dir))
+            )
+        except DoorwardError as error:
+            return error.tell
+        return "" if report.ok else "; ".join(sorted({problem.what for problem in report.problems}))
 
 
 def _is_in_force(status: Any) -> bool:

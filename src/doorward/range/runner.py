@@ -48,6 +48,7 @@ class Evidence(msgspec.Struct, frozen=True):
     sentinel_found: bool
     events: list[str]
     config_diff: list[dict[str, Any]]
+    ledger: str  # "verified", or what is wrong with the record of all this
     transcript: list[Exchange]
     phases: dict[str, PhaseEvidence]
 
@@ -118,15 +119,20 @@ async def run_lab(row: LabRow, era: Era, *, told: Told = _untold, before: Before
             phases: dict[Phase, PhaseEvidence] = {}
             diff: list[dict[str, Any]] = []
             for phase in PHASES:
-                if phase == "fixed":
-                    diff = await gate.switch(lab.fixed)
-                elif phase == "rolled_back":
-                    await gate.switch(lab.vulnerable)
                 stage.phase = phase
-                await before(stage, phase)
-                phases[phase] = found = await _attack(lab, stage)
+                try:
+                    changed = await _set(lab, stage)
+                    diff = changed if phase == "fixed" else diff
+                    await before(stage, phase)
+                    found = await _attack(lab, stage)
+                except (
+                    OperatorError
+                ) as error:  # it has ended, perhaps because of the attack: that shows nothing good
+                    found = _nothing_shown(stage, error.tell)
+                phases[phase] = found
                 told(row, era, f"{phase.replace('_', ' ')}: {found.outcome}")
-            return _result(row, era, phases, diff, stage)
+            await gate.end()
+            return _result(row, era, phases, diff, stage, await gate.verify())
         finally:
             await gate.stop()
     except OSError as error:
@@ -135,6 +141,21 @@ async def run_lab(row: LabRow, era: Era, *, told: Told = _untold, before: Before
         ) from error
     finally:
         await upstream.stop()
+
+
+async def _set(lab: Lab, stage: Stage) -> list[dict[str, Any]]:
+    """Put the settings of the phase in force; what has changed. Raises: OperatorError."""
+    match stage.phase:
+        case "fixed":
+            return await stage.gate.switch(lab.fixed)
+        case "rolled_back":
+            return await stage.gate.switch(lab.vulnerable)
+    return []
+
+
+def _nothing_shown(stage: Stage, why: str) -> PhaseEvidence:
+    count = stage.upstream.requests
+    return PhaseEvidence("inconclusive", False, count, count, False, [], [], why)
 
 
 async def _attack(lab: Lab, stage: Stage) -> PhaseEvidence:
@@ -147,8 +168,7 @@ async def _attack(lab: Lab, stage: Stage) -> PhaseEvidence:
     await stage.gate.new_records()  # those of the positive control
     before = stage.upstream.requests
     if not works:
-        why = "an ordinary call is not served, so nothing could be shown"
-        return PhaseEvidence("inconclusive", False, before, before, False, [], [], why)
+        return _nothing_shown(stage, "an ordinary call is not served, so nothing could be shown")
     attempts = await lab.attack(stage, session)
     after = stage.upstream.requests
     records = await _records(stage, {one.event for one in attempts if one.event})
@@ -181,9 +201,17 @@ async def _records(stage: Stage, wanted: set[str]) -> list[dict[str, Any]]:
 
 
 def _result(
-    row: LabRow, era: Era, phases: dict[Phase, PhaseEvidence], diff: list[dict[str, Any]], stage: Stage
+    row: LabRow,
+    era: Era,
+    phases: dict[Phase, PhaseEvidence],
+    diff: list[dict[str, Any]],
+    stage: Stage,
+    problem: str,
 ) -> Result:
     fixed = phases["fixed"]
+    if problem:  # what nobody can rely on proves nothing
+        why = f"the ledger does not verify: {problem}"
+        fixed = phases["fixed"] = msgspec.structs.replace(fixed, outcome="inconclusive", why=why)
     evidence = Evidence(
         positive_control=all(one.positive_control for one in phases.values()),
         upstream_before=fixed.upstream_before,
@@ -191,6 +219,7 @@ def _result(
         sentinel_found=fixed.sentinel_found,
         events=[event for phase in PHASES for event in phases[phase].events],
         config_diff=diff,
+        ledger=problem or "verified",
         transcript=stage.transcript,
         phases={phase: phases[phase] for phase in PHASES},
     )

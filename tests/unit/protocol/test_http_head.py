@@ -193,3 +193,10 @@ def test_a_status_has_three_digits(status: bytes) -> None:
 def test_a_field_that_would_break_the_head_is_not_written(pair: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match="cannot be written"):
         plain_fields([pair])
+
+
+def test_a_repeated_mcp_header_is_a_header_mismatch() -> None:
+    block = b"POST /x/mcp HTTP/1.1\r\nHost: a\r\nMcp-Name: a\r\nmcp-name: b\r\n\r\n"
+    with pytest.raises(CallerError) as caught:
+        parse_request_head(block)
+    assert (caught.value.status, caught.value.rpc_code) == (400, -32020)

@@ -30,15 +30,25 @@ import drivers. `settings.py` is read by `app`, `cli` and `range`; every other r
 
 | word | what it means here |
 |---|---|
-| server, upstream | a protected MCP server as configured; the far end of one connection to it |
-| client, caller | the program that speaks MCP to us; whoever stands behind it |
+| server | a protected MCP server, as a `[servers.NAME]` table configures it |
+| upstream | the far end of our own connection to a server, over HTTP or stdio |
+| tool | what a server lets a client call; prompts, resources and templates are the other items |
+| client | the program that speaks MCP to us |
+| caller | whoever stands behind a client; not trusted beyond their own calls |
 | principal | the caller as the token names it |
 | exchange | one request from the client's door to the server's and back |
-| control, posture | what judges an exchange; what protects without a place on its path |
-| verdict | no objection, note, rewrite, hold or refuse |
-| record | one signed line of the ledger: a decision, an outcome or an event |
+| control | one class in one file that judges exchanges; its slug is the file's name with hyphens |
+| posture | what protects without a place on the path, with a probe that says whether it holds |
+| verdict | what a control answers: no objection, note, rewrite, hold or refuse |
+| hold | a verdict: wait for a person. Nobody answers holds yet, so it refuses with -31002 |
+| finding | what an inspection found in a text or a definition; only invalid listed tools make any yet, as notes |
+| pin | the digest of a tool's definition as it was approved; not built yet |
+| switch | what turns a tool, a server or a caller off at once; not built yet, but for revoked tokens |
+| record | one entry of the ledger: a decision, an outcome or a happening |
 | checkpoint | the ledger's size and root hash, signed |
 | snapshot | settings, keys and revocations as a worker knows them, with a generation number |
+| generation | which snapshot is in force; a worker with an older one refuses |
+| federated | of all servers as one, at `/mcp`; names then carry the server's configured name |
 | era | legacy (revisions up to 2025-11-25, with sessions) or modern (2026-07-28, without) |
 
 ## Rooms

@@ -35,7 +35,7 @@ from doorward.gateway.facts import FactBook
 from doorward.gateway.front import Addresses, Gateway
 from doorward.gateway.http_link import HttpUpstream
 from doorward.gateway.pipeline import Pipeline, Placed
-from doorward.gateway.ports import Upstream
+from doorward.gateway.ports import Cancel, Upstream
 from doorward.gateway.recorder import Recorder
 from doorward.gateway.relay import RelayedResponder, RelayingClient
 from doorward.gateway.routes import Routes
@@ -68,7 +68,7 @@ class DataPlane:
         self._clock = SystemClock()
         self._ids = EventIds()
         self.freshness = Freshness(self._clock)
-        self._facts = FactBook(self._clock)
+        self._facts = FactBook(self._clock, _later)
         self._live: set[Exchange] = set()
         self._pools: dict[tuple[str, int, bool], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, Upstream]] = {}
@@ -277,9 +277,14 @@ class DataPlane:
             "streams": self.table.streams_count() + len(self._live),
             "connections": len(self._listener.faces),
             "ledger_ok": self.ledger_ok,
+            "ledger_unsigned_seconds": self._ledger.unsigned_seconds,
             "generation": self.gateway.snapshot.generation,
             **self._recorder.numbers(),
         }
+
+
+def _later(seconds: float, run: Callable[[], None]) -> Cancel:
+    return asyncio.get_running_loop().call_later(seconds, run).cancel
 
 
 def _everyone(principal: Principal, server: str) -> bool:  # noqa: ARG001 - as the policy engine would be asked

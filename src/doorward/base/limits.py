@@ -13,6 +13,7 @@ INTEGER_DIGITS = 20  # longer integers are refused: no reader agrees on them
 KEYS_COUNT = 20_000  # members in one object
 ID_CHARS = 256  # a JSON-RPC id that is a string; longer ones only fill logs
 REPLY_BYTES = 33_554_432  # one JSON answer of an upstream
+LISTED_BYTES = 33_554_432  # all pages of one server's list that are gathered; the rest is cut
 EVENT_BYTES = 8_388_608  # one event of an upstream's stream
 LINE_BYTES = 8_388_608  # one line of a stdio server
 BANNER_LINES = 200  # lines that are not JSON-RPC before a stdio server is given up

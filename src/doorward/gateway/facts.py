@@ -11,19 +11,36 @@ from typing import Any
 
 import msgspec
 
+from doorward.base import limits
 from doorward.base.clock import Clock
 from doorward.base.errors import UpstreamError
-from doorward.gateway.ports import Link
+from doorward.gateway.ports import Cancel, Later, Link, never
+from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Message
 
 _PAGES_COUNT = (
     50  # a list longer than this many pages is cut: an endless cursor must not hold a call for ever
 )
+_SCHEMA_BYTES = (
+    65_536  # a schema with header annotations that is larger is not kept: such a call has no copies to check
+)
+_SCHEMAS_BYTES = 8_388_608  # kept schemas of one server
 _FRESH_SECONDS = 5.0  # an unknown name makes us list again, but not more often than this
+_LIST_SECONDS = 10.0  # a server that does not list within this is one that cannot
+_AGAIN_COUNT = 2  # a list that changes while it is read is read again this often
+
+
+def _kept(schema: object) -> tuple[dict[str, Any] | None, int]:
+    """A schema with header annotations and its size in bytes; None for all others, which nobody asks for."""
+    if not isinstance(schema, dict):
+        return None, 0
+    text = encode_json(schema)
+    wanted = b"x-mcp-header" in text and len(text) <= _SCHEMA_BYTES
+    return (schema, len(text)) if wanted else (None, 0)
 
 
 class ToolFacts(msgspec.Struct, frozen=True):
-    """What is remembered of one listed tool."""
+    """What is remembered of one listed tool. ``schema`` only where header fields repeat arguments."""
 
     read_only: bool
     schema: dict[str, Any] | None
@@ -32,19 +49,29 @@ class ToolFacts(msgspec.Struct, frozen=True):
 class ServerFacts:
     """The tools of one server as last listed, over all principals."""
 
-    __slots__ = ("listed_at", "tools", "waiting")
+    __slots__ = ("failed_at", "is_stale", "listed_at", "schemas_bytes", "tools", "waiting")
 
     def __init__(self) -> None:
         self.tools: dict[str, ToolFacts] = {}
+        self.schemas_bytes = 0  # of the schemas kept since the tools were last cleared
+        self.schemas_bytes = 0  # of the schemas kept since the last start over
         self.listed_at = -1e9  # monotonic seconds
+        self.failed_at = -1e9
+        self.is_stale = False  # the list changed while it was being read
         self.waiting: list[Callable[[bool], None]] = []
+
+    def start_over(self) -> None:
+        """Forget the tools."""
+        self.tools.clear()
+        self.schemas_bytes = 0
 
 
 class FactBook:
     """Facts about all servers of this worker."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, later: Later = never) -> None:
         self._clock = clock
+        self.later = later
         self._servers: dict[str, ServerFacts] = {}
 
     def of(self, server: str, tool: str) -> ToolFacts | None:
@@ -60,66 +87,82 @@ class FactBook:
         return None if known is None else known.schema
 
     def learn(self, server: str, items: list[dict[str, Any]]) -> None:
-        """Remember the tools of one page."""
-        facts = self._servers.setdefault(server, ServerFacts())
-        for item in items:
-            name = item.get("name")
-            if not isinstance(name, str):
-                continue
-            annotations = item.get("annotations")
-            schema = item.get("inputSchema")
-            facts.tools[name] = ToolFacts(
-                isinstance(annotations, dict) and annotations.get("readOnlyHint") is True,
-                schema if isinstance(schema, dict) else None,
-            )
+        """Remember the tools of one page; bounded, whatever and however often a server lists."""
+        _learn(self._servers.setdefault(server, ServerFacts()), items)
 
     def forget(self, server: str) -> None:
         """The server says that its list changed, or it was started anew: list again before the next call."""
-        self._servers.pop(server, None)
+        facts = self._servers.get(server)
+        if facts is None:
+            return
+        if not facts.waiting:
+            del self._servers[server]
+            return
+        facts.start_over()
+        facts.is_stale = True
 
     def ensure(
         self, server: str, tool: str, template: Message, link: Link, then: Callable[[bool], None]
     ) -> None:
         """Call ``then`` with whether the tool exists, listing the server's tools first where that is needed.
 
-        A server that cannot list (no tools capability, an error) is taken at its word: ``then(True)``, and it will
-        answer the call itself.
+        A server that cannot list (no tools capability, an error, silence) is taken at its word: ``then(True)``, and it
+        will answer the call itself.
         """
         facts = self._servers.setdefault(server, ServerFacts())
         if tool in facts.tools:
             return then(True)
-        if self._clock.monotonic() - facts.listed_at < _FRESH_SECONDS:
-            return then(False)
+        if not facts.waiting:
+            now = self._clock.monotonic()
+            if now - facts.listed_at < _FRESH_SECONDS:
+                return then(False)
+            if now - facts.failed_at < _FRESH_SECONDS:
+                return then(True)
         facts.waiting.append(lambda listed: then(tool in facts.tools or not listed))
         if len(facts.waiting) == 1:
-            _Lister(self, server, facts, template, link).next_page("")
+            _Lister(self, facts, template, link).start()
         return None
 
     def listed(self, facts: ServerFacts, *, complete: bool) -> None:
         """A listing is over: answer everybody who waited for it."""
         if complete:
             facts.listed_at = self._clock.monotonic()
+        else:
+            facts.failed_at = self._clock.monotonic()
         waiting, facts.waiting = facts.waiting, []
         for wake in waiting:
             wake(complete)
 
 
+def _learn(facts: ServerFacts, items: list[dict[str, Any]]) -> None:
+    for item in items:
+        name = item.get("name")
+        if not isinstance(name, str) or len(name) > _NAME_CHARS:
+            continue
+        if len(facts.tools) >= _TOOLS_COUNT or facts.schemas_bytes > _SCHEMAS_BYTES:
+            facts.start_over()
+        annotations = item.get("annotations")
+        schema, size = _kept(item.get("inputSchema"))
+        facts.schemas_bytes += size
+        facts.tools[name] = ToolFacts(
+            isinstance(annotations, dict) and annotations.get("readOnlyHint") is True, schema
+        )
+
+
 class _Lister:
     """Our own ``tools/list``, page by page, over a caller's link."""
 
-    is_paused = False
-
-    def __init__(
-        self, book: FactBook, server: str, facts: ServerFacts, template: Message, link: Link
-    ) -> None:
-        self.on_writable: Callable[[], None] | None = None
+    def __init__(self, book: FactBook, facts: ServerFacts, template: Message, link: Link) -> None:
         self._book = book
-        self._server = server
         self._facts = facts
         self._link = link
         self._pages = 0
-        self._answered = False
+        self._bytes = 0
+        self._again = 0
+        self._over = False
         self._fresh: list[dict[str, Any]] = []
+        self._cancel: Cancel = _nothing
+        self._cancel_timer: Cancel = _nothing
         meta = (template.params or {}).get("_meta")
         self._meta = (
             {key: value for key, value in meta.items() if key != "progressToken"}
@@ -127,8 +170,12 @@ class _Lister:
             else None
         )
 
-    def next_page(self, cursor: str) -> None:
-        """Ask for one page."""
+    def start(self) -> None:
+        """Ask for the first page, and do not wait for ever for the last."""
+        self._cancel_timer = self._book.later(_LIST_SECONDS, self._overdue)
+        self._next_page("")
+
+    def _next_page(self, cursor: str) -> None:
         self._pages += 1
         params: dict[str, Any] = {}
         if cursor:
@@ -137,32 +184,74 @@ class _Lister:
             params["_meta"] = self._meta
         request_id = f"doorward-list-{self._pages}"
         value: dict[str, Any] = {"jsonrpc": "2.0", "id": request_id, "method": "tools/list", "params": params}
-        self._answered = False
-        self._link.post(Message("request", "tools/list", request_id, params, value), self)
+        page = _Page(self)
+        cancel = self._link.post(Message("request", "tools/list", request_id, params, value), page)
+        if not page.is_over:
+            self._cancel = cancel
+
+    def _overdue(self) -> None:
+        if not self._over:
+            self._cancel()
+            self.end(complete=False)
+
+    def page(self, result: Any) -> None:
+        """One page has come."""
+        if self._over:
+            return None
+        tools = result.get("tools") if isinstance(result, dict) else None
+        if not isinstance(tools, list):
+            return self.end(complete=False)
+        self._fresh += [tool for tool in tools if isinstance(tool, dict)]
+        cursor = result.get("nextCursor") if isinstance(result, dict) else None
+        if isinstance(cursor, str) and self._pages < _PAGES_COUNT:
+            self._bytes += len(encode_json(tools))
+            if self._bytes <= limits.LISTED_BYTES:
+                return self._next_page(cursor)
+        if self._facts.is_stale and self._again < _AGAIN_COUNT:
+            self._facts.is_stale = False
+            self._again += 1
+            self._fresh = []
+            self._bytes = 0
+            return self._next_page("")
+        self._facts.start_over()
+        _learn(self._facts, self._fresh)
+        return self.end(complete=True)
+
+    def end(self, *, complete: bool) -> None:
+        """The list is whole, or there will be none."""
+        if not self._over:
+            self._over = True
+            self._cancel_timer()
+            self._facts.is_stale = False
+            self._book.listed(self._facts, complete=complete)
+
+
+class _Page:
+    """The sink for one page: what its server says after the answer belongs to nothing."""
+
+    is_paused = False
+
+    def __init__(self, lister: _Lister) -> None:
+        self.on_writable: Callable[[], None] | None = None
+        self.is_over = False
+        self._lister = lister
 
     def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
         """A list may come over a stream; nothing to do."""
 
     def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
-        if message.kind != "response":
-            return
-        self._answered = True
-        result = message.value.get("result")
-        tools = result.get("tools") if isinstance(result, dict) else None
-        if not isinstance(tools, list):
-            return self._book.listed(self._facts, complete=False)
-        self._fresh += [tool for tool in tools if isinstance(tool, dict)]
-        cursor = result.get("nextCursor") if isinstance(result, dict) else None
-        if isinstance(cursor, str) and self._pages < _PAGES_COUNT:
-            return self.next_page(cursor)
-        self._facts.tools.clear()
-        self._book.learn(self._server, self._fresh)
-        return self._book.listed(self._facts, complete=True)
+        if message.kind == "response" and not self.is_over:
+            self.is_over = True
+            self._lister.page(message.value.get("result"))
 
     def done(self) -> None:
-        if not self._answered:
-            self._book.listed(self._facts, complete=False)
+        if not self.is_over:
+            self.is_over = True
+            self._lister.end(complete=False)
 
     def failed(self, error: UpstreamError) -> None:
-        if not self._answered:
-            self._book.listed(self._facts, complete=False)
+        self.done()
+
+
+def _nothing() -> None:
+    """Cancel what is over."""

@@ -123,6 +123,14 @@ class Sink(Protocol):
 
 
 Cancel = Callable[[], None]
+Later = Callable[
+    [float, Callable[[], None]], Cancel
+]  # call this after so many seconds, unless cancelled before
+
+
+def never(seconds: float, run: Callable[[], None]) -> Cancel:  # noqa: ARG001 - a ``Later`` for where nothing waits
+    """Wait for ever."""
+    return lambda: None
 
 
 class Link(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, cast
 
 from doorward.adapters.deadlines import NEVER
@@ -14,6 +15,7 @@ from doorward.protocol.http_head import END_OF_HEAD, ResponseHead
 if TYPE_CHECKING:
     from doorward.adapters.http_out import Exchange, HttpPool
 
+_log = logging.getLogger("doorward.upstream")
 INTERIM_HEADS = 8  # responses of class 1xx before the real one
 JOIN_BYTES = 16_384  # a larger body is written by itself instead of being copied behind its head
 _UNTIL_CLOSE = -1
@@ -143,6 +145,9 @@ class ServerWire(asyncio.Protocol):
                 self.break_off(_too_large())
             else:
                 self.break_off(_broke("The server's HTTP response cannot be trusted.", error.tell))
+        except Exception as error:  # noqa: BLE001 - a fault of ours that this answer found; nobody is left waiting
+            _log.error("a server's answer could not be handled", exc_info=error)
+            self.break_off(_broke("The server's answer cannot be passed on."))
 
     def _start_over(self, exchange: Exchange) -> None:
         """Not one byte of the request has left: send it on another connection."""
@@ -252,7 +257,11 @@ class ServerWire(asyncio.Protocol):
         else:
             self._pool.release(exchange, None)
             self.transport.abort()
-        sink.on_end()
+        try:
+            sink.on_end()
+        except Exception as error:  # noqa: BLE001 - as in data_received; the exchange is no longer this connection's
+            _log.error("a server's answer could not be handled", exc_info=error)
+            sink.on_fail(_broke("The server's answer cannot be passed on."))
 
 
 def _broke(tell: str, detail: str = "") -> UpstreamError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,9 @@ from doorward.protocol.envelope import parse_message
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Era, Message
 
+_log = logging.getLogger("doorward.upstream")
 _STOPPED = "The protected server has stopped."
+_UNUSABLE = "The protected server sent a message that cannot be passed on."
 
 
 class StdioLink:
@@ -112,9 +115,14 @@ class StdioLink:
         except CallerError as error:  # the supervisor has parsed it before: a bug there
             self._sinks.pop(number, None)
             return sink.failed(UpstreamError("upstream-malformed", error.tell))
-        if self._is_aside(message):
-            sink.streaming()
-        sink.message(message)
+        try:
+            if self._is_aside(message):
+                sink.streaming()
+            sink.message(message)
+        except Exception as error:  # noqa: BLE001 - whatever a server found out about us costs this exchange only
+            _log.error("a server's message could not be handled", exc_info=error)
+            self._cancel(number)
+            return sink.failed(UpstreamError("upstream-unusable", _UNUSABLE))
         if sink.is_paused and number in self._sinks and self.channel is not None:
             self._slow.add(number)
             self.channel.pause()

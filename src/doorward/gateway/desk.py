@@ -17,7 +17,7 @@ from doorward.gateway.ports import Link, Upstream
 from doorward.gateway.recorder import Recorder
 from doorward.identity.principal import Principal
 from doorward.protocol import codes
-from doorward.protocol.message import Era, Message
+from doorward.protocol.message import Era, Message, MessageId
 
 if TYPE_CHECKING:
     from doorward.gateway.exchange import Exchange
@@ -31,6 +31,16 @@ def caller_of(head: Head) -> Principal:
     if head.principal is None:
         raise DoorwardError("no-principal", "The caller of this request is not known.")
     return head.principal
+
+
+def _is_live(message: Message, server: str, session: Session | None, token: MessageId | None) -> bool:
+    """Progress is for calls under way, and no server makes progress in another one's call (CF-14)."""
+    named = message.params.get("progressToken") if message.params is not None else None
+    if type(named) is not int and type(named) is not str:
+        return False
+    if session is None:
+        return type(named) is type(token) and named == token
+    return session.tokens.get(named) in (server, "")  # "" is a call to all servers
 
 
 class DeafSink:
@@ -98,14 +108,17 @@ class Desk:
         session: Session | None,
         era: Era,
         link: Link,
+        token: MessageId | None = None,
     ) -> bool:
-        """Judge what a server says unasked; requests get an id of ours. False: the client does not hear it."""
+        """Judge what a server says unasked; requests get an id of ours. False: the client does not hear it.
+
+        ``token`` is the progress token of the call on whose stream it came.
+        """
         method = message.method
         if method == "notifications/tools/list_changed":
             self.facts.forget(server)
-        if method == "notifications/progress" and session is not None:
-            token = message.params.get("progressToken") if message.params is not None else None
-            return token in session.tokens  # only for calls under way (CF-14)
+        if method == "notifications/progress":
+            return _is_live(message, server, session, token)
         ruling = self.pipeline.judge_notice(message, server, capabilities)
         if ruling is not None:
             self.recorder.notice_refused(server, method, session, ruling)

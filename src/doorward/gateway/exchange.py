@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from doorward.base import limits
 from doorward.base.errors import DoorwardError, StoreError, UpstreamError
 from doorward.controls.ask_policy import AskPolicy, unknown_item
 from doorward.controls.control import Call
 from doorward.gateway import answers
 from doorward.gateway.desk import Desk
+from doorward.gateway.handshakes import speaks_known, unknown_version
 from doorward.gateway.pipeline import Ruling
 from doorward.gateway.ports import Cancel, Link, Reply, Responder
 from doorward.gateway.sessions import Session
@@ -168,12 +170,13 @@ class Exchange:
         message, session, link = self.call.message, self.session, self.link
         if link is None:
             return
+        meta = message.params.get("_meta") if message.params is not None else None
+        if isinstance(meta, dict) and isinstance(meta.get("progressToken"), (str, int)):
+            self.token = meta["progressToken"]
         if session is not None and message.kind == "request" and message.id is not None:
             session.flights[message.id] = self
-            meta = message.params.get("_meta") if message.params is not None else None
-            if isinstance(meta, dict) and isinstance(meta.get("progressToken"), (str, int)):
-                self.token = meta["progressToken"]
-                session.tokens.add(self.token)
+            if self.token is not None:
+                session.tokens[self.token] = self.call.server
         self.upstream_requests += 1
         self.responder.on_gone = self._client_gone
         self._cancel = link.post(message, self)
@@ -237,7 +240,7 @@ class Exchange:
     def _notice(self, message: Message) -> None:
         call, link = self.call, self.link
         if link is None or not self.desk.may_tell(
-            message, call.server, call.capabilities, self.session, call.era, link
+            message, call.server, call.capabilities, self.session, call.era, link, self.token
         ):
             return
         if self.rename is not None:
@@ -265,6 +268,9 @@ class Exchange:
         call = self.call
         message.value["id"] = call.message.id
         result = message.value.get("result")
+        if call.message.method == "initialize" and isinstance(result, dict) and not speaks_known(result):
+            self.failed(unknown_version())
+            return
         ruling = self._judge(message, result) if isinstance(result, dict) else None
         if ruling is None and self.desk.pipeline.has_reply_hooks:
             ruling = self.desk.pipeline.judge_reply(call, message)
@@ -367,6 +373,13 @@ class Exchange:
         if error.code == "upstream-session-gone" and self.session is not None:
             self.desk.end_session(self.session)
 
+    def end_overdue(self) -> None:
+        """Give up a call that has taken longer than any may (CF-12): a server that closed its stream early may never go on."""
+        if time.monotonic_ns() - self.started_ns > limits.UPSTREAM_SECONDS * 1e9 and not self.finished:
+            if self._cancel is not None:
+                self._cancel()
+            self.failed(UpstreamError("upstream-timeout", "The protected server did not answer in time."))
+
     def session_ended(self) -> None:
         """The client's session is over: the call with it."""
         if not self.finished:
@@ -437,7 +450,7 @@ class Exchange:
         if session is not None and message.id is not None and session.flights.get(message.id) is self:
             del session.flights[message.id]
             if self.token is not None:
-                session.tokens.discard(self.token)
+                session.tokens.pop(self.token, None)
         self.desk.live.discard(self)
         if outcome != "refused":
             self.desk.recorder.outcome(self, outcome, status, code, body, ruling)

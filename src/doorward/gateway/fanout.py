@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from doorward import __version__
+from doorward.base import limits
 from doorward.base.errors import UpstreamError
-from doorward.gateway.desk import Desk
+from doorward.gateway.desk import DeafSink, Desk
+from doorward.gateway.handshakes import speaks_known, unknown_version
 from doorward.gateway.naming import rename_items, renamer
 from doorward.gateway.ports import Cancel, Link, Sink
 from doorward.gateway.routes import join_uri, split_uri
 from doorward.protocol import codes
+from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Era, Message
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ class _Part:
         self._link = link
         self._sink = sink
         self._pages = 0
+        self._bytes = 0  # of the pages so far
         self._rename = renamer(server)
         self.result: dict[str, Any] | None = None
         self.items: list[Any] = []
@@ -87,6 +91,8 @@ class _Part:
                 error if isinstance(error, dict) else {"code": codes.INTERNAL_ERROR, "message": "error"}
             )
             return self._finish()
+        if self._fan.method == "initialize" and not speaks_known(result):
+            return self.failed(unknown_version())
         self.result = result
         key = _LISTS.get(self._fan.method)
         if key is None:
@@ -95,12 +101,16 @@ class _Part:
         self.items += page if isinstance(page, list) else []
         cursor = result.get("nextCursor")
         if isinstance(cursor, str) and self._pages < _PAGES_COUNT:
-            return self.ask(self._fan.page(cursor))
+            self._bytes += len(encode_json(page))
+            if self._bytes <= limits.LISTED_BYTES:
+                return self.ask(self._fan.page(cursor))
         return self._finish()
 
     def _rename_filter(self, message: Message) -> None:
         wanted = (message.params or {}).get("notifications")
-        if isinstance(wanted, dict) and isinstance(wanted.get("resourceSubscriptions"), list):
+        if not isinstance(wanted, dict):
+            return
+        if isinstance(wanted.get("resourceSubscriptions"), list):
             uris = wanted["resourceSubscriptions"]
             wanted["resourceSubscriptions"] = [
                 join_uri(self._server, uri) for uri in uris if isinstance(uri, str)
@@ -145,6 +155,11 @@ class FanLink:
 
     def post(self, message: Message, sink: Sink) -> Cancel:
         """See ``gateway.ports.Link``."""
+        if message.kind != "request":  # a cancellation of what is under way here: to all, and nothing comes back
+            for link in self._links.values():
+                link.post(message, DeafSink())
+            sink.done()
+            return _nothing
         self._message, self._sink = message, sink
         self._parts = {name: _Part(self, name, link, sink) for name, link in self._links.items()}
         self._left = len(self._parts) + 1
@@ -184,7 +199,10 @@ class FanLink:
         """Whether the client may hear a notification of one server."""
         call = self._exchange.call
         capabilities = self._desk.declared(server, call.capabilities)
-        return self._desk.may_tell(message, server, capabilities, self._exchange.session, self._era, link)
+        exchange = self._exchange
+        return self._desk.may_tell(
+            message, server, capabilities, exchange.session, self._era, link, exchange.token
+        )
 
     def notify(self, message: Message) -> None:
         """Hand a judged notification to the client."""
@@ -199,10 +217,13 @@ class FanLink:
         self._acknowledged = True
         merged: dict[str, Any] = {}
         for message in heard:
-            for name, value in ((message.params or {}).get("notifications") or {}).items():
-                merged[name] = (
-                    merged.get(name, []) + value if isinstance(value, list) else merged.get(name) or value
-                )
+            given = (message.params or {}).get("notifications")
+            for name, value in given.items() if isinstance(given, dict) else ():
+                known = merged.get(name)
+                if isinstance(value, list) and isinstance(known, (list, type(None))):
+                    merged[name] = [*(known or ()), *value]
+                elif value is True and not isinstance(known, list):
+                    merged[name] = True
         first = heard[0]
         params = {**(first.params or {}), "notifications": merged}
         value = {**first.value, "params": params}
@@ -213,6 +234,13 @@ class FanLink:
         self._left -= 1
         if self._left or self._sink is None:
             return
+        try:
+            self._merge()
+        except Exception as error:  # noqa: BLE001 - what one server said must not leave the client without an answer
+            _log.error("answers could not be merged", exc_info=error)
+            self._sink.failed(UpstreamError("upstream-unusable", "The servers' answers cannot be merged."))
+
+    def _merge(self) -> None:
         key = _LISTS.get(self.method)
         good = {name: part for name, part in self._parts.items() if part.result is not None}
         if self._parts and not good:

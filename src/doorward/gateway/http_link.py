@@ -132,8 +132,14 @@ class HttpExchange:
             )
         if message.kind == "response" and not self._answers(message):
             return self._fail("upstream-wrong-id", "The protected server answered a question nobody asked.")
-        self._sink.message(message, event_id, status)
-        return None
+        return self._tell(message, event_id, status)
+
+    def _tell(self, message: Message, event_id: str, status: int) -> None:
+        try:
+            self._sink.message(message, event_id, status)
+        except Exception as error:  # noqa: BLE001 - whatever a server found out about us costs this exchange only
+            _log.error("a server's message could not be handled", exc_info=error)
+            self._fail("upstream-unusable", "The protected server sent a message that cannot be passed on.")
 
     def _answers(self, message: Message) -> bool:
         asked = self._message
@@ -160,7 +166,7 @@ class HttpExchange:
                 return self._fail(error.code, error.tell, error.detail)
             if message is not None and message.is_error and message.id in (None, asked.id):
                 message.id = message.value["id"] = asked.id
-                self._sink.message(message, "", status)
+                self._tell(message, "", status)
                 return None if self._is_over() else self._done()
         if status in (401, 403):
             return self._fail(

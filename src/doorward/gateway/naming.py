@@ -115,7 +115,8 @@ def renamer(server: str) -> Callable[[Message], None]:
             return
         _rename_content(server, result.get("content"))
         _rename_content(server, result.get("messages"))
-        for part in result.get("contents") or ():
+        contents = result.get("contents")
+        for part in contents if isinstance(contents, list) else ():
             if isinstance(part, dict) and isinstance(part.get("uri"), str):
                 part["uri"] = join_uri(server, part["uri"])
 

@@ -81,7 +81,7 @@ class Session:
         self.declared: dict[str, dict[str, Any]] = {}  # server -> the capabilities that it may hear of
         self.links: dict[str, Link] = {}
         self.flights: dict[MessageId, Any] = {}  # the client's requests under way, by its id
-        self.tokens: set[MessageId] = set()  # live progress tokens
+        self.tokens: dict[MessageId, str] = {}  # live progress tokens, and whose call each is ("": all servers')
         self.asked: dict[str, Asked] = {}
         self.streams: dict[str, Stream] = {}
         self.common = Stream("c")  # what servers say on their own
@@ -209,6 +209,8 @@ class SessionTable:
             if idle or now - session.made_at > limits.SESSION_ABSOLUTE_SECONDS:
                 self.drop(session)
                 continue
+            for flight in list(session.flights.values()):
+                flight.end_overdue()
             for stream in (session.common, *session.streams.values()):
                 if stream.is_attached and 0 < stream.expires_at < wall:
                     stream.suspend()

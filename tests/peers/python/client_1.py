@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import mcp.types as types
-from mcp import ClientSession
+from mcp import ClientSession, McpError
 from mcp.client.streamable_http import streamable_http_client
 
 
@@ -64,8 +64,8 @@ async def visit(url: str, token: str, tool: str, uri: str) -> dict[str, Any]:
         )
         try:
             await session.call_tool(f"{tool}no_such_tool", {})
-        except Exception as error:
-            seen["unknown"] = getattr(getattr(error, "error", None), "code", type(error).__name__)
+        except McpError as error:
+            seen["unknown"] = error.error.code
         seen["session"] = session_id()
     return seen
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import mcp_types as types
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 MODE = sys.argv[1]  # "legacy" or "auto"
@@ -89,8 +89,8 @@ async def visit(url: str, token: str, tool: str, uri: str) -> dict[str, Any]:
             seen["prompt"] = plain(await client.get_prompt(f"{tool}test_prompt_with_arguments", arguments))
             try:
                 await client.call_tool(f"{tool}no_such_tool", {})
-            except Exception as error:
-                seen["unknown"] = getattr(error, "code", type(error).__name__)
+            except MCPError as error:
+                seen["unknown"] = error.code
             seen["session"] = http.session
     return seen
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -174,8 +176,13 @@ def test_a_refusal_that_is_not_on_record_proves_nothing():
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_no_weakened_gateway_outlives_its_lab(tmp_path, sign):
+    temporary = tempfile.TemporaryDirectory(prefix="doorward-range-")  # what is killed cannot clear up
     process = subprocess.Popen(
-        [*DOORWARD, "range", "run", "L01"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*DOORWARD, "range", "run", "L01"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": temporary.name},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
 
@@ -193,3 +200,18 @@ def test_no_weakened_gateway_outlives_its_lab(tmp_path, sign):
         process.kill()
         process.wait()
     until(lambda: not set(below) & set(processes()), "the end of the lab's gateways", 30)
+    if sign is signal.SIGINT:
+        assert os.listdir(temporary.name) == []
+    temporary.cleanup()
+
+
+def test_records_of_a_lab_cannot_pass_for_real_ones():
+    logs: set[str] = set()
+
+    async def look(stage: Stage) -> None:
+        await stage.ordinary_call("visitor")
+        logs.update(record["log"] for record in await stage.gate.new_records())
+
+    assert disturbed("L01", "modern", "fixed", look).ok
+    assert logs
+    assert all(log.startswith("lab/") for log in logs)

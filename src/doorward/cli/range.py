@@ -24,7 +24,9 @@ range_app = App(name="range", help="Attack a Doorward of one's own, and see what
 _Json = Annotated[bool, Parameter(name="--json", help="One JSON document.", negative="")]
 _Config = Annotated[
     Path | None,
-    Parameter(name="--config", help="Accepted as everywhere; labs have settings of their own.", show=False),
+    Parameter(
+        name="--config", help="The settings file, for its signing key; labs have settings of their own."
+    ),
 ]
 _COLUMNS = ("lab", "era", "title", "vulnerable", "fixed", "rolled back", "verdict")
 
@@ -56,9 +58,13 @@ def list_labs(*, as_json: _Json = False, config: _Config = None) -> int:  # noqa
 def run_range(
     *labs: Annotated[str, Parameter(help="Labs such as L01; all of them when left out.")],
     as_json: _Json = False,
+    output: Annotated[
+        Path | None,
+        Parameter(name="--output", help="Write the results here, signed, with a note beside them."),
+    ] = None,
     junit: Annotated[Path | None, Parameter(name="--junit", help="Write a JUnit file as well.")] = None,
     sarif: Annotated[Path | None, Parameter(name="--sarif", help="Write a SARIF file as well.")] = None,
-    config: _Config = None,  # noqa: ARG001 - every command takes it
+    config: _Config = None,
 ) -> int:
     """Run labs: exploited with the control off, blocked with it on, exploited once it is rolled back.
 
@@ -68,13 +74,47 @@ def run_range(
     from doorward.range.runner import run_labs
 
     rows = [find(name) for name in dict.fromkeys(name.upper() for name in labs)] or list(LABS)
+    data_dir = _data_dir(config) if output is not None else None  # a wrong one is told before minutes of work
     results = asyncio.run(run_labs(rows, told=_progress()))
     _write_reports(results, junit, sarif)
+    if output is not None and data_dir is not None:
+        from doorward.range.signing import write_signed
+
+        sys.stderr.write(f"Signed: {output}; its verifier key: {write_signed(output, results, data_dir)}\n")
     if as_json:
         print_json(results)
     else:
         _print_results(results)
     return exit_code_of(results)
+
+
+@range_app.command(name="verify")
+def verify_results(
+    path: Path,
+    /,
+    *,
+    vkey: Annotated[
+        str, Parameter(name="--vkey", help="The verifier key, when it is not this installation's.")
+    ] = "",
+    as_json: _Json = False,
+    config: _Config = None,
+) -> int:
+    """Check a file that `range run --output` wrote against its note; exit code 1 when it was changed."""
+    from doorward.audit.checkpoint import read_vkey
+    from doorward.range.signing import own_public_key, verify_signed
+
+    words = verify_signed(path, read_vkey(vkey)[1] if vkey else own_public_key(_data_dir(config)))
+    if as_json:
+        print_json({"ok": True, "file": str(path), "says": words})
+    else:
+        sys.stdout.write(paint(f"{path} is as it was signed: {', '.join(words)}.", "green") + "\n")
+    return 0
+
+
+def _data_dir(config: Path | None) -> Path:
+    from doorward.settings import load
+
+    return Path(load(config).settings.gateway.data_dir)
 
 
 def exit_code_of(results: list[Result]) -> int:

@@ -95,7 +95,7 @@ class Gate:
         self._seen: dict[str, int] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._stack = contextlib.ExitStack()
-        self._tokens: dict[tuple[str, str], str] = {}
+        self._tokens: dict[tuple[str, str, str], str] = {}
         self.host = "127.0.0.1"
         self.port = 0
         self.settings: Settings | None = None
@@ -241,9 +241,9 @@ class Gate:
 
     # -- people and records -------------------------------------------------------------------------------------
 
-    def token(self, user: str, server: str = "") -> str:
-        """An access token as `doorward token` issues it."""
-        key = (user, server or self.server)
+    def token(self, user: str, server: str = "", client: str = "doorward-range") -> str:
+        """An access token as `doorward token` issues it; ``server`` "mcp" is the endpoint of all servers."""
+        key = (user, server or self.server, client)
         if key not in self._tokens:
             url = f"http://{self.authority}"
             self._tokens[key] = issue(
@@ -251,7 +251,7 @@ class Gate:
                 issuer=metadata.issuer_of(url),
                 resource=metadata.resource_of(url, key[1]),
                 subject=user,
-                client="doorward-range",
+                client=client,
                 roles=("user",),
                 clock=SystemClock(),
                 created=True,

@@ -52,12 +52,12 @@ class Stage:
 
     # -- what is sent -------------------------------------------------------------------------------------------
 
-    def bearer(self, user: str) -> Fields:
-        """The credentials of a user; none where identity is off."""
+    def bearer(self, user: str, server: str = SERVER, client: str = "doorward-range") -> Fields:
+        """The credentials of a user of a client; none where identity is off."""
         settings = self.gate.settings
         if settings is not None and settings.identity.mode == "off":
             return []
-        return [("Authorization", f"Bearer {self.gate.token(user)}")]
+        return [("Authorization", f"Bearer {self.gate.token(user, server, client)}")]
 
     def message(
         self, method: str, params: dict[str, Any] | None = None, *, number: int | None = 1
@@ -80,11 +80,18 @@ class Stage:
         return [*found, ("Mcp-Name", name)] if name else found
 
     async def post(
-        self, variant: str, message: dict[str, Any], fields: Fields, *, host: str = "", query: str = ""
+        self,
+        variant: str,
+        message: dict[str, Any],
+        fields: Fields,
+        *,
+        server: str = SERVER,
+        host: str = "",
+        query: str = "",
     ) -> Answer:
-        """Send one message on a connection of its own. Raises: NoAnswerError."""
+        """Send one message on a connection of its own; ``server`` "mcp" is all of them. Raises: NoAnswerError."""
         body = encode_json(message)
-        path = endpoint_path(SERVER) + (f"?{query}" if query else "")
+        path = endpoint_path(server) + (f"?{query}" if query else "")
         lines: Fields = [
             ("Host", host or self.gate.authority),
             ("Accept", "application/json, text/event-stream"),
@@ -155,6 +162,7 @@ class Stage:
         fields: Fields,
         refused: Refused,
         *,
+        server: str = SERVER,
         host: str = "",
         query: str = "",
         always_blocked: bool = False,
@@ -166,7 +174,7 @@ class Stage:
         """
         before = self.upstream.requests
         try:
-            answer = await self.post(variant, message, fields, host=host, query=query)
+            answer = await self.post(variant, message, fields, server=server, host=host, query=query)
         except NoAnswerError as trouble:
             return Attempt(variant, "inconclusive", str(trouble), always_blocked=always_blocked)
         reached = self.upstream.requests > before

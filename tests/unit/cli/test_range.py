@@ -6,6 +6,7 @@ import msgspec
 
 from doorward.cli.main import run
 from doorward.cli.range import exit_code_of
+from doorward.range.signing import write_signed
 
 
 def test_the_list_is_one_json_document(capsys):
@@ -40,3 +41,15 @@ def test_controls_name_the_labs_that_prove_them(capsys, tmp_path, monkeypatch):
     labs = {row["slug"]: row["labs"] for row in msgspec.json.decode(capsys.readouterr().out)}
     assert labs["check-origin"] == ["L23"]
     assert labs["keep-ledger"] == []
+
+
+def test_a_signed_file_is_checked_with_the_installations_own_key(capsys, tmp_path):
+    config, results = tmp_path / "doorward.toml", tmp_path / "results.json"
+    config.write_text('[gateway]\ndata_dir = "./data"\n')
+    write_signed(results, [], tmp_path / "data")
+    words = ["range", "verify", str(results), "--config", str(config)]
+    assert run([*words, "--json"]) == 0
+    assert msgspec.json.decode(capsys.readouterr().out)["says"][0] == "0 of 0 as expected"
+    results.write_text("[{}]")
+    assert run(words) == 1
+    assert "not the one that was signed" in capsys.readouterr().err

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from doorward.identity.metadata import FEDERATED, endpoint_path
 from doorward.range.gate import Tables
 from doorward.range.lab import Attempt, Lab
-from doorward.range.stage import Stage
+from doorward.range.stage import LEGACY, SERVER, Stage
 from doorward.range.wire import Answer, Fields
 
 
@@ -32,27 +33,27 @@ class OpenServer(Lab):
             ("a good token in the query", [], f"access_token={stage.gate.token('visitor')}"),
         ]
         for who, fields, query in credentials:
-            if stage.era == "legacy":
-                found.append(await self._open(stage, who, fields, query))
+            found += await self._open(stage, who, fields, query)
             found += await self._read(stage, who, session, fields, query)
         return found
 
     @staticmethod
-    async def _open(stage: Stage, who: str, fields: Fields, query: str) -> Attempt:
-        params = {
-            "protocolVersion": "2025-11-25",
-            "capabilities": {},
-            "clientInfo": {"name": "x", "version": "1"},
-        }
-        message = stage.message("initialize", params)
-        fields = [*stage.fields_of(message), *fields]
-        return await stage.attempt(f"{who}: open a session", message, fields, _refused, query=query)
+    async def _open(stage: Stage, who: str, fields: Fields, query: str) -> list[Attempt]:
+        """The first thing that a client says, to the server's own endpoint and to that of all servers."""
+        found = []
+        opening = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+        first = ("initialize", opening) if stage.era == "legacy" else ("tools/list", None)
+        for server in (SERVER, FEDERATED):
+            message = stage.message(*first)
+            lines = [*stage.fields_of(message), *fields]
+            variant = f"{who}: {first[0]} at {endpoint_path(server)}"
+            found.append(await stage.attempt(variant, message, lines, _refused, server=server, query=query))
+        return found
 
     @staticmethod
     async def _read(stage: Stage, who: str, session: str, fields: Fields, query: str) -> list[Attempt]:
         """The session, where there is one, is somebody else's: it must not stand for a token."""
         messages = [
-            ("list tools", stage.message("tools/list")),
             ("list resources", stage.message("resources/list")),
             ("read one person's record", stage.call("read_record", id="alice", marker=stage.fresh("alice"))),
             ("read another's record", stage.call("read_record", id="bob", marker=stage.fresh("bob"))),

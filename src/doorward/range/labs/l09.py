@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from doorward.identity.metadata import FEDERATED
 from doorward.range.gate import Tables
 from doorward.range.lab import Attempt, Lab
-from doorward.range.stage import Stage
+from doorward.range.stage import SERVER, Stage
 from doorward.range.wire import Answer, Fields, NoAnswerError
 
 ALLOWED, BEYOND = 6, 8
@@ -59,19 +60,26 @@ class LimitBypass(Lab):
 
     @staticmethod
     async def _rotate(stage: Stage, user: str) -> list[Answer]:
-        """More requests than allowed; in the older era every second one opens a new session."""
+        """More requests than allowed, each with another token of another client.
+
+        Every second one goes another way: by the endpoint of all servers, or in the older era with a new session.
+        """
         found: list[Answer] = []
         while len(found) < ALLOWED + BEYOND:
             number = len(found) + 1
-            extra = [*stage.bearer(user), *_rotated(number)]
+            variant, marker = f"rotation {number}", stage.fresh("rotated")
+            server = FEDERATED if stage.era == "modern" and number % 2 else SERVER
+            extra = [*stage.bearer(user, server, f"client-{number}"), *_rotated(number)]
             session = ""
             if stage.era == "legacy":
-                answer, session = await stage.open_session(f"rotation {number}", extra)
+                answer, session = await stage.open_session(variant, extra)
                 found.append(answer)
-            message = stage.call("read_record", id="1", marker=stage.fresh("rotated"))
-            if stage.era == "modern" or session:
-                fields = [*stage.fields_of(message, session), *extra]
-                found.append(await stage.post(f"rotation {number}", message, fields))
+                if not session:
+                    continue
+            tool = "read_record" if server == SERVER else f"{SERVER}__read_record"
+            message = stage.call(tool, id="1", marker=marker)
+            fields = [*stage.fields_of(message, session), *extra]
+            found.append(await stage.post(variant, message, fields, server=server))
         return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from doorward.base import limits
-from doorward.base.errors import DoorwardError, StoreError, UpstreamError
+from doorward.base.errors import CallerError, DoorwardError, StoreError, UpstreamError
 from doorward.controls.ask_policy import AskPolicy, unknown_item
 from doorward.controls.control import Call
 from doorward.gateway import answers
@@ -44,6 +44,8 @@ class Exchange:
     __slots__ = (
         "_cancel",
         "_decided",
+        "_gone",
+        "_ready",
         "_streaming",
         "call",
         "desk",
@@ -86,24 +88,50 @@ class Exchange:
         self.token: Any = None
         self._streaming = False
         self._decided = False
+        self._ready = False  # judged, and nothing was against it
+        self._gone = False  # the client has left
         self._cancel: Cancel | None = None
 
     # -- towards the server -------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Judge the message and send it on."""
-        self.desk.pipeline.judge_request(self.call, self._ruled)
+        session, message = self.session, self.call.message
+        if session is not None and message.kind == "request" and message.id is not None:
+            session.flights[message.id] = self
+        self.responder.on_gone = self._client_gone
+        try:
+            self.desk.pipeline.judge_request(self.call, self._ruled)
+        except Exception as error:  # noqa: BLE001 - a bug must leave nothing open behind it
+            self._crashed(error)
+
+    def _crashed(self, error: Exception) -> None:
+        _log.error("exchange failed", exc_info=error, extra={"event": self.call.event})
+        if not self.finished:
+            self._finish_error(DoorwardError("internal", "internal"), "error")
 
     def _ruled(self, ruling: Ruling | None) -> None:
+        if self.finished:
+            return
         if ruling is not None:
             self.refuse(ruling)
-        elif self.route is not None:
+            return
+        self._ready = True
+        if self._gone:
+            self._client_gone()
+        if self.route is not None and not self.finished:
             self.route(self)
 
     def go(self, link: Link | UpstreamError) -> None:
         """Continue over a link, or fail with the reason why there is none."""
         if self.finished:
             return
+        try:
+            self._go(link)
+        except Exception as error:  # noqa: BLE001 - others wait for the same link
+            self._crashed(error)
+
+    def _go(self, link: Link | UpstreamError) -> None:
         if isinstance(link, UpstreamError):
             self._decide()
             self.failed(link)
@@ -173,19 +201,21 @@ class Exchange:
         meta = message.params.get("_meta") if message.params is not None else None
         if isinstance(meta, dict) and isinstance(meta.get("progressToken"), (str, int)):
             self.token = meta["progressToken"]
-        if session is not None and message.kind == "request" and message.id is not None:
-            session.flights[message.id] = self
-            if self.token is not None:
-                session.tokens[self.token] = self.call.server
+        if session is not None and message.kind == "request" and self.token is not None:
+            session.tokens[self.token] = self.call.server
         self.upstream_requests += 1
-        self.responder.on_gone = self._client_gone
         self._cancel = link.post(message, self)
 
     def _client_gone(self) -> None:
-        # 2025 era: a lost connection is not a cancellation (SF-31). 2026 era: it is, and must stop the work (SF-52).
-        if self.call.era == "modern" and not self.finished:
+        # 2025 era: a lost connection is not a cancellation (SF-31), but nobody will ever know the session that an
+        # initialize would open. 2026 era: it is one, and must stop the work (SF-52).
+        self._gone = True
+        if self.finished or not self._ready:
+            return
+        if self.call.era == "modern" or self.call.message.method == "initialize":
             if self._cancel is not None:
                 self._cancel()
+            self._decide()
             self._settle("cancelled", 499, 0, b"")
 
     # -- from the server ----------------------------------------------------------------------------------------
@@ -214,7 +244,8 @@ class Exchange:
             self.stream = self.session.new_stream()
             self.stream.expires_at = self.call.principal.expires_at
             self.stream.on_writable = self._writable
-            self.stream.attach(self.responder, 0, self.extra_fields)
+            if not self._gone:
+                self.stream.attach(self.responder, 0, self.extra_fields)
         else:
             self.desk.live.add(self)
             self.responder.on_writable = self._writable
@@ -277,6 +308,12 @@ class Exchange:
         if ruling is not None:
             self._answer_refusal(ruling, "error")
             return
+        if self.on_result is not None and isinstance(result, dict):
+            try:
+                self.on_result(result)
+            except CallerError as unfit:
+                self._finish_error(unfit, "error")
+                return
         if self.rename is not None:
             self.rename(message)
         body = encode_json(message.value)
@@ -302,8 +339,6 @@ class Exchange:
                     return ruling
         if call.era == "modern" and method in _CACHEABLE and result.get("cacheScope") == "public":
             result["cacheScope"] = "private"  # what a caller may see is its own (2026-07-28 caching; SF-58)
-        if self.on_result is not None:
-            self.on_result(result)
         return None
 
     def keep(self, server: str, items: list[Any], key: str) -> Ruling | None:
@@ -424,6 +459,7 @@ class Exchange:
         self._finish_with(reply, outcome, ruling.refuse.code, ruling if outcome != "refused" else None)
 
     def _finish_error(self, error: DoorwardError, outcome: str) -> None:
+        self._decide()
         call = self.call
         reply = answers.failed(error, event=call.event, message_id=call.message.id, era=call.era)
         self._finish_with(reply, outcome, codes.UPSTREAM_FAILED)

@@ -24,6 +24,8 @@ _PAGES_COUNT = (
 _SCHEMA_BYTES = (
     65_536  # a schema with header annotations that is larger is not kept: such a call has no copies to check
 )
+_TOOLS_COUNT = 4_096  # tools of one server that are remembered; a server that makes up new ones starts over
+_NAME_CHARS = 128  # check-shape serves no longer ones
 _SCHEMAS_BYTES = 8_388_608  # kept schemas of one server
 _FRESH_SECONDS = 5.0  # an unknown name makes us list again, but not more often than this
 _LIST_SECONDS = 10.0  # a server that does not list within this is one that cannot
@@ -53,7 +55,6 @@ class ServerFacts:
 
     def __init__(self) -> None:
         self.tools: dict[str, ToolFacts] = {}
-        self.schemas_bytes = 0  # of the schemas kept since the tools were last cleared
         self.schemas_bytes = 0  # of the schemas kept since the last start over
         self.listed_at = -1e9  # monotonic seconds
         self.failed_at = -1e9

@@ -68,7 +68,10 @@ class _Part:
     def ask(self, message: Message) -> None:
         """Send this server its message."""
         self._pages += 1
-        self.cancel = self._link.post(self._fan.cut(message, self._server), self)
+        page = _Page(self)
+        cancel = self._link.post(self._fan.cut(message, self._server), page)
+        if page.is_live:
+            self.cancel = cancel
 
     def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
         """Parts are gathered; the client's stream opens when something has to be said."""
@@ -131,6 +134,41 @@ class _Part:
             self._fan.arrived()
 
 
+class _Page:
+    """The sink for one page: its end is not the end of a list of many."""
+
+    def __init__(self, part: _Part) -> None:
+        self.on_writable: Callable[[], None] | None = None
+        self.is_live = True
+        self._part = part
+
+    @property
+    def is_paused(self) -> bool:
+        """See ``gateway.ports.Sink``."""
+        return self._part.is_paused
+
+    def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
+        """See ``gateway.ports.Sink``."""
+
+    def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
+        """See ``gateway.ports.Sink``. After the response nothing of this page counts."""
+        if self.is_live:
+            self.is_live = message.kind != "response"
+            self._part.message(message, event_id, status)
+
+    def done(self) -> None:
+        """See ``gateway.ports.Sink``."""
+        if self.is_live:
+            self.is_live = False
+            self._part.done()
+
+    def failed(self, error: UpstreamError) -> None:
+        """See ``gateway.ports.Sink``."""
+        if self.is_live:
+            self.is_live = False
+            self._part.failed(error)
+
+
 def _keep_message(message: Message, server: str) -> Message:  # noqa: ARG001 - the shape of a Cut
     return message
 
@@ -155,7 +193,9 @@ class FanLink:
 
     def post(self, message: Message, sink: Sink) -> Cancel:
         """See ``gateway.ports.Link``."""
-        if message.kind != "request":  # a cancellation of what is under way here: to all, and nothing comes back
+        if (
+            message.kind != "request"
+        ):  # a cancellation of what is under way here: to all, and nothing comes back
             for link in self._links.values():
                 link.post(message, DeafSink())
             sink.done()
@@ -177,10 +217,10 @@ class FanLink:
         if not isinstance(wanted, dict) or not isinstance(wanted.get("resourceSubscriptions"), list):
             return message
         mine = [split_uri(uri) for uri in wanted["resourceSubscriptions"] if isinstance(uri, str)]
-        wanted = {
-            **wanted,
-            "resourceSubscriptions": [uri[1] for uri in mine if uri is not None and uri[0] == server],
-        }
+        uris = [uri[1] for uri in mine if uri is not None and uri[0] == server]
+        who, may_ask = self._exchange.call.principal, self._desk.may_ask
+        uris = [uri for uri in uris if may_ask(who, "resources/subscribe", server, uri)]
+        wanted = {**wanted, "resourceSubscriptions": uris}
         params = {**message.params, "notifications": wanted}
         value = {**message.value, "params": params}
         return Message(message.kind, message.method, message.id, params, value)

@@ -48,12 +48,13 @@ class CommonSink:
 
     @property
     def on_writable(self) -> Any:
-        """See ``gateway.ports.Sink``."""
-        return self._session.common.on_writable
+        """See ``gateway.ports.Sink``. Several servers may wait for the one stream."""
+        return None
 
     @on_writable.setter
     def on_writable(self, wake: Any) -> None:
-        self._session.common.on_writable = wake
+        if wake is not None:
+            self._session.common.wakes.append(wake)
 
     def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
         """Our own stream is open already."""
@@ -155,7 +156,14 @@ class LegacyFace:
             elif call.server == FEDERATED and is_addressed(call.message.method):
                 exchange.refuse_unknown("no such server in the name")
             elif call.server == FEDERATED:
-                exchange.go(FanLink(desk, exchange, dict(session.links), "legacy"))
+                # Asked anew for each server: policy may have changed since the session began.
+                method = call.message.method
+                links = {
+                    name: link
+                    for name, link in session.links.items()
+                    if desk.may_ask(call.principal, method, name, "")
+                }
+                exchange.go(FanLink(desk, exchange, links, "legacy"))
             else:
                 exchange.go(session.links.get(call.server) or UpstreamError("upstream-absent", _ABSENT))
 
@@ -163,7 +171,9 @@ class LegacyFace:
 
     def _notify(self, desk: Desk, call: Call, session: Session, responder: Responder, body: bytes) -> None:
         message = call.message
-        targets = list(session.links.values())
+        targets = [
+            link for name, link in session.links.items() if desk.may_use_server(call.principal, name)
+        ]
         if message.method == "notifications/cancelled":
             request_id = message.params.get("requestId") if message.params is not None else None
             flight = session.flights.get(request_id) if isinstance(request_id, (str, int)) else None
@@ -335,6 +345,9 @@ class _Opening:
 
         def ready(link: Link | UpstreamError) -> None:
             if not isinstance(link, UpstreamError):
+                if self._exchange.finished:  # the client has left: nobody would ever close it
+                    link.close()
+                    return
                 self._links[server] = link
             then(link)
 
@@ -365,5 +378,6 @@ class _Opening:
 
     def settled(self) -> None:
         """However it ended: links that no session took over are closed."""
-        for link in self._links.values():
+        links, self._links = self._links, {}
+        for link in links.values():
             link.close()

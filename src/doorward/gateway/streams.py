@@ -33,6 +33,7 @@ class Stream:
         "responder",
         "upstream_event",
         "waits_upstream",
+        "wakes",
     )
 
     def __init__(self, key: str) -> None:
@@ -42,7 +43,8 @@ class Stream:
         self.heard = False  # something was written since the last keep-alive round
         self.upstream_event = ""  # last event id that the server gave: where to resume it
         self.waits_upstream = False  # the server closed its stream early and wants to be asked again
-        self.on_writable: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None  # called each time that a client can take more
+        self.wakes: list[Callable[[], None]] = []  # called once when a client can take more
         self.expires_at = 0.0  # Unix seconds: when the token behind the attached client ends; 0 is never
         self._sequence = 0
         self._delivered = 0  # the last event that was written to some client
@@ -75,6 +77,8 @@ class Stream:
                 self._delivered = max(self._delivered, sequence)
         if self.finished:
             self._end()
+        elif not responder.is_paused:
+            self._writable()  # what waited for the client before need not wait for this one
 
     def _gone_of(self, responder: Responder) -> Callable[[], None]:
         def gone() -> None:
@@ -85,9 +89,11 @@ class Stream:
         return gone
 
     def _writable(self) -> None:
-        wake, self.on_writable = self.on_writable, None
-        if wake is not None:
+        wakes, self.wakes = self.wakes, []
+        for wake in wakes:
             wake()
+        if self.on_writable is not None:
+            self.on_writable()
 
     def prime(self, retry_ms: int | None = None) -> None:
         """Send an event id with empty data, so that the client can resume from the very start."""
@@ -128,6 +134,7 @@ class Stream:
         if responder is not None:
             responder.on_gone = None
             responder.end()
+            self._writable()  # nor for one that left
 
 
 def parse_event_id(event_id: str) -> tuple[str, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +29,7 @@ _Config = Annotated[
         name="--config", help="The settings file, for its signing key; labs have settings of their own."
     ),
 ]
+_TERMINATED = 143
 _COLUMNS = ("lab", "era", "title", "vulnerable", "fixed", "rolled back", "verdict")
 
 
@@ -71,11 +73,12 @@ def run_range(
     Exit code 0: all as expected; 1: something got through, was blocked unexpectedly or is inconclusive; 2: no such
     lab; 3: this machine cannot run labs.
     """
-    from doorward.range.runner import run_labs
-
     rows = [find(name) for name in dict.fromkeys(name.upper() for name in labs)] or list(LABS)
     data_dir = _data_dir(config) if output is not None else None  # a wrong one is told before minutes of work
-    results = asyncio.run(run_labs(rows, told=_progress()))
+    try:
+        results = asyncio.run(_run(rows))
+    except asyncio.CancelledError:
+        return _TERMINATED
     _write_reports(results, junit, sarif)
     if output is not None and data_dir is not None:
         from doorward.range.signing import write_signed
@@ -86,6 +89,16 @@ def run_range(
     else:
         _print_results(results)
     return exit_code_of(results)
+
+
+async def _run(rows: list[LabRow]) -> list[Result]:
+    """Run labs, and tear them down on SIGTERM as on Ctrl-C."""
+    from doorward.range.runner import run_labs
+
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await run_labs(rows, told=_progress())
 
 
 @range_app.command(name="verify")

@@ -271,6 +271,7 @@ class Talk:
             sync_all=sync_all,
             gate_requests="gate-server-requests" not in off,
             live=self.live,
+            may_ask=lambda *question: policy.may(*question).allowed,
         )
         snapshot = Snapshot(1, Routes(servers, URL, {}), pipeline, desk, 4_194_304)
         self.freshness.tick(1)

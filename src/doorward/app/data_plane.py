@@ -205,6 +205,7 @@ class DataPlane:
             sync_all=settings.audit.durability == "before-upstream" or profile in ("production", "regulated"),
             gate_requests=modes.get("gate-server-requests") == "enforce",
             live=self._live,
+            may_ask=(lambda *question: policy.may(*question).allowed) if enforced else None,
         )
         routes = Routes(
             settings.servers, settings.gateway.public_url, documents_of(settings, payload["jwks"])

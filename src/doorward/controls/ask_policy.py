@@ -15,10 +15,12 @@ from doorward.protocol import codes
 if TYPE_CHECKING:
     from doorward.identity.principal import Principal
     from doorward.policy.engine import Decision
+    from doorward.protocol.message import Message
 
 UNKNOWN_TOOL = "Unknown tool. List the tools to see what this caller may use."
 UNKNOWN_PROMPT = "Unknown prompt. List the prompts to see what this caller may use."
 UNKNOWN_RESOURCE = "Resource not found. List the resources to see what this caller may use."
+_PROMPTS_COUNT = 4_096  # remembered of one server
 _RESOURCE_NOT_FOUND = -32002  # 2025 era only; the 2026 era has -32602 in its place
 _UNKNOWN = {
     "tools/call": UNKNOWN_TOOL,
@@ -64,6 +66,7 @@ class AskPolicy(Control):
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self._prompts: dict[str, set[str]] = {}  # server -> prompts that some list has named
 
     def head(self, head: Head) -> Answer:
         """Streams (GET) and the end of sessions (DELETE) carry no message to ask about: the server decides
@@ -94,28 +97,66 @@ class AskPolicy(Control):
             return (
                 _no_server() if not self._policy.may_use_server(call.principal, call.server) else _no_method()
             )
+        if method == "subscriptions/listen":
+            return self._subscription(call)
         return self._completion(call) if method == "completion/complete" else None
+
+    def _subscription(self, call: Call) -> Answer:
+        """Hearing of a hidden resource's changes would tell that it exists, and more."""
+        wanted = (call.message.params or {}).get("notifications")
+        uris = wanted.get("resourceSubscriptions") if isinstance(wanted, dict) else None
+        for uri in uris if isinstance(uris, list) else ():
+            allowed = isinstance(uri, str) and self._policy.may(
+                call.principal, "resources/subscribe", call.server, uri
+            ).allowed  # fmt: skip
+            if not allowed:
+                return _hidden(UNKNOWN_RESOURCE, "a subscription to an item that is not allowed")
+        return None
 
     def _completion(self, call: Call) -> Answer:
         """Completing the arguments of a hidden prompt or template would tell that it exists."""
         reference = (call.message.params or {}).get("ref")
         kind = reference.get("type") if isinstance(reference, dict) else None
         if not isinstance(reference, dict) or not isinstance(kind, str) or kind not in _REFERENCES:
-            return None  # nothing that we could hide; the server says what it thinks of it
+            # A server that overlooks the type would complete what policy was never asked about.
+            return _hidden(UNKNOWN_PROMPT, "completion of something that is no prompt and no resource")
         method, member = _REFERENCES[kind]
         item = reference.get(member)
+        if isinstance(item, str) and "{" not in item and method == "templates/read":
+            method = "resources/read"  # no template: the resource itself
         if isinstance(item, str) and self._policy.may(call.principal, method, call.server, item).allowed:
             return None
         tell = UNKNOWN_PROMPT if method == "prompts/get" else UNKNOWN_RESOURCE
-        return Refuse(
-            reason="completion of an item that is not allowed", tell=tell, code=codes.INVALID_PARAMS
-        )
+        return _hidden(tell, "completion of an item that is not allowed")
 
     def listing(self, call: Call, items: list[dict[str, Any]], key: str) -> Answer:
         if key not in _LISTED:
             return Refuse(reason="a list of an unknown kind", tell="This kind of list is not served.")
         method, member = _LISTED[key]
         items[:] = [item for item in items if self._may_see(call, method, item.get(member))]
+        if key == "prompts":
+            known = self._prompts.setdefault(call.server, set())
+            if len(known) > _PROMPTS_COUNT:
+                known.clear()
+            known.update(item["name"] for item in items[:_PROMPTS_COUNT])
+        return None
+
+    def reply(self, call: Call, reply: Message) -> Answer:
+        """Let a server's "there is no such item" read like ours, so that what is hidden answers as what is not there."""
+        error = reply.value.get("error") if reply.is_error else None
+        if not isinstance(error, dict) or error.get("code") not in (codes.INVALID_PARAMS, _RESOURCE_NOT_FOUND):
+            return None
+        match call.message.method:
+            case "prompts/get" if call.item not in self._prompts.get(call.server, ()):
+                return unknown_item(call, "the server does not have it")
+            case "resources/read" | "resources/subscribe" | "resources/unsubscribe":
+                return unknown_item(call, "the server does not have it")
+            case "completion/complete":
+                reference = (call.message.params or {}).get("ref")
+                is_prompt = isinstance(reference, dict) and reference.get("type") == "ref/prompt"
+                if not is_prompt or call.item not in self._prompts.get(call.server, ()):
+                    tell = UNKNOWN_PROMPT if is_prompt else UNKNOWN_RESOURCE
+                    return _hidden(tell, "the server does not have it")
         return None
 
     def _may_see(self, call: Call, method: str, name: object) -> bool:
@@ -125,6 +166,10 @@ class AskPolicy(Control):
         if not server:  # a merged list: names carry their server, which never holds an underscore
             server, _, name = name.partition("__")
         return self._policy.may(call.principal, method, server, name).allowed
+
+
+def _hidden(tell: str, reason: str) -> Refuse:
+    return Refuse(reason=reason, tell=tell, code=codes.INVALID_PARAMS)
 
 
 def _why(decision: Decision) -> str:

@@ -79,7 +79,9 @@ class Desk:
         sync_all: bool,
         gate_requests: bool,
         live: set[Exchange],
+        may_ask: Callable[[Principal, str, str, str], bool] | None = None,
     ) -> None:
+        """``may_ask(principal, method, server, item)`` judges each server's part of what goes to all of them."""
         self.pipeline = pipeline
         self.recorder = recorder
         self.facts = facts
@@ -92,6 +94,7 @@ class Desk:
         self.sync_all = sync_all  # every decision is on disk before the server is touched
         self._gate_requests = gate_requests
         self.live = live
+        self.may_ask = may_ask or (lambda principal, _, server, __: may_use_server(principal, server))
 
     def declared(self, server: str, capabilities: dict[str, Any]) -> dict[str, Any]:
         """The client capabilities that this server may hear of (CF-21): never more than the client declared."""

@@ -91,7 +91,8 @@ class ModernFace:
     @staticmethod
     def _reach_all(desk: Desk, exchange: Exchange) -> None:
         call = exchange.call
-        names = [name for name in desk.servers if desk.may_use_server(call.principal, name)]
+        method = call.message.method
+        names = [name for name in desk.servers if desk.may_ask(call.principal, method, name, "")]
         links: dict[str, Link] = {}
         left = [len(names)]
 

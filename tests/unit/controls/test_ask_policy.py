@@ -117,8 +117,6 @@ def test_completion_does_not_tell_of_hidden_items() -> None:
     good: list[Any] = [
         {"type": "ref/prompt", "name": "open"},
         {"type": "ref/resource", "uri": "t:{x}"},
-        {"type": "x"},
-        7,
     ]
     for reference in good:
         assert control.request(call("completion/complete", params={"ref": reference}), {}) is None
@@ -126,6 +124,8 @@ def test_completion_does_not_tell_of_hidden_items() -> None:
         {"type": "ref/prompt", "name": "hidden"},
         {"type": "ref/resource", "uri": "u:{x}"},
         {"type": "ref/prompt"},
+        {"type": "x", "name": "hidden"},
+        7,
     ]
     for reference in bad:
         assert refused(call("completion/complete", params={"ref": reference}), control).code == -32602

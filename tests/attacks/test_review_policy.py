@@ -1,0 +1,146 @@
+"""Policy is asked about everything that goes to a server, and what it hides answers as what is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.talks.talk import PlayedServer, Talk
+
+POLICY = {
+    "all.cedar": """
+permit(principal, action, resource);
+forbid(principal, action == Action::"prompts/get", resource == Prompt::"s/secret");
+forbid(principal, action in [Action::"resources/read", Action::"resources/subscribe"],
+       resource == Resource::"s/file:///secret");
+forbid(principal, action == Action::"logging/setLevel", resource == Server::"s");
+forbid(principal, action == Action::"tasks/list", resource == Server::"s");
+forbid(principal, action == Action::"prompts/list", resource == Server::"s");
+"""
+}
+
+
+def _unknown(code: int, message: str) -> Any:
+    return lambda _: {"error": {"code": code, "message": message, "data": {"of": "the server"}}}
+
+
+def made() -> tuple[Talk, PlayedServer, PlayedServer]:
+    servers = [PlayedServer(), PlayedServer()]
+    for server in servers:
+        server.answers = {
+            "prompts/get": _unknown(-32602, "Unknown prompt"),
+            "resources/read": _unknown(-32002, "no such file"),
+            "resources/subscribe": _unknown(-32602, "no such file"),
+            "completion/complete": _unknown(-32602, "unknown reference"),
+            "logging/setLevel": {"result": {}},
+            "tasks/list": {"result": {"tasks": []}},
+            "prompts/list": {"result": {"prompts": [{"name": "greet"}], "resultType": "complete"}},
+        }
+    return Talk({"s": servers[0], "other": servers[1]}, policies=POLICY), servers[0], servers[1]
+
+
+def _shown(ear: Any) -> tuple[int, int, str, tuple[str, ...], str]:
+    error = ear.json["error"]
+    data = error.get("data") or {}
+    return ear.status, error["code"], error["message"], tuple(sorted(data)), data.get("control", "")
+
+
+ARGUMENT = {"name": "a", "value": ""}
+PAIRS = {
+    "prompt": ("prompts/get", {"name": "{n}secret"}, {"name": "{n}nope"}),
+    "resource": ("resources/read", {"uri": "{u}file:///secret"}, {"uri": "{u}file:///nope"}),
+    "subscribe": ("resources/subscribe", {"uri": "{u}file:///secret"}, {"uri": "{u}file:///nope"}),
+    "completion of a prompt": (
+        "completion/complete",
+        {"ref": {"type": "ref/prompt", "name": "{n}secret"}, "argument": ARGUMENT},
+        {"ref": {"type": "ref/prompt", "name": "{n}nope"}, "argument": ARGUMENT},
+    ),
+    "completion of a resource": (
+        "completion/complete",
+        {"ref": {"type": "ref/resource", "uri": "{u}file:///secret"}, "argument": ARGUMENT},
+        {"ref": {"type": "ref/resource", "uri": "{u}file:///nope"}, "argument": ARGUMENT},
+    ),
+}
+
+
+def _filled(value: Any, endpoint: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _filled(one, endpoint) for name, one in value.items()}
+    name, uri = ("", "") if endpoint else ("s__", "s+")
+    return value.replace("{n}", name).replace("{u}", uri) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("what", PAIRS)
+@pytest.mark.parametrize("endpoint", ["s", ""])
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_what_is_hidden_answers_as_what_the_server_does_not_have(era: str, endpoint: str, what: str) -> None:
+    method, hidden, unknown = PAIRS[what]
+    if era == "modern" and method == "resources/subscribe":
+        pytest.skip("the era has no such method")
+    talk, server, _ = made()
+    session = talk.open(endpoint) if era == "legacy" else ""
+
+    def ask(params: dict[str, Any]) -> Any:
+        params = _filled(params, endpoint)
+        return _shown(
+            talk.legacy(endpoint, session, method, params)
+            if era == "legacy"
+            else talk.modern(endpoint, method, params)
+        )
+
+    first = ask(hidden)
+    assert method not in server.methods()
+    second = ask(unknown)
+    assert method in server.methods()
+    assert first == second
+
+
+def test_a_listed_prompt_keeps_its_servers_word_about_arguments() -> None:
+    talk, _, other = made()
+    other.answers["prompts/get"] = _unknown(-32602, "Missing argument: city")
+    talk.modern("other", "prompts/list")
+    error = talk.modern("other", "prompts/get", {"name": "greet"}).json["error"]
+    assert error["message"] == "Missing argument: city"
+
+
+@pytest.mark.parametrize("kind", ["ref/Prompt", "REF/PROMPT", "ref/tool", "", "prompt"])
+def test_a_reference_of_an_odd_kind_completes_nothing(kind: str) -> None:
+    """A server that overlooks the kind would complete what policy was never asked about."""
+    talk, server, _ = made()
+    server.answers["completion/complete"] = {"result": {"completion": {"values": ["secret value"]}}}
+    reference = {"type": kind, "name": "secret"}
+    ear = talk.modern("s", "completion/complete", {"ref": reference, "argument": ARGUMENT})
+    assert "completion/complete" not in server.methods()
+    assert ear.json["error"]["code"] == -32602
+
+
+@pytest.mark.parametrize("uris", [["file:///secret"], ["file:///a", "file:///secret"], [5]])
+def test_nobody_subscribes_to_a_hidden_resource(uris: list[Any]) -> None:
+    talk, server, _ = made()
+    ear = talk.modern("s", "subscriptions/listen", {"notifications": {"resourceSubscriptions": uris}})
+    assert "subscriptions/listen" not in server.methods()
+    assert ear.json["error"]["code"] == -32602
+
+
+def test_nobody_subscribes_to_a_hidden_resource_through_the_endpoint_of_all_servers() -> None:
+    talk, server, other = made()
+    server.answers["subscriptions/listen"] = other.answers["subscriptions/listen"] = lambda _: None
+    uris = ["s+file:///secret", "s+file:///a", "other+file:///secret"]
+    talk.modern("", "subscriptions/listen", {"notifications": {"resourceSubscriptions": uris}})
+    assert server.seen[-1].params["notifications"]["resourceSubscriptions"] == ["file:///a"]
+    assert other.seen[-1].params["notifications"]["resourceSubscriptions"] == ["file:///secret"]
+
+
+@pytest.mark.parametrize("method", ["logging/setLevel", "tasks/list", "prompts/list"])
+def test_a_method_forbidden_at_a_server_is_not_sent_there_by_the_way_of_all_servers(method: str) -> None:
+    talk, server, other = made()
+    params = {"level": "debug"} if method == "logging/setLevel" else {}
+    session = talk.open("")
+    assert talk.legacy("", session, method, params).status == 200
+    assert method not in server.methods()
+    assert method in other.methods()
+    if method == "prompts/list":
+        listed = talk.modern("", method).json["result"]["prompts"]
+        assert [one["name"] for one in listed] == ["other__greet"]
+        assert method not in server.methods()

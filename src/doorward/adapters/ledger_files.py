@@ -98,6 +98,11 @@ class LedgerWriter:
         self._sync_thread = ThreadPoolExecutor(1, "ledger-sync")
         self._file_thread = ThreadPoolExecutor(1, "ledger-files")
 
+    @property
+    def unsigned_seconds(self) -> float:
+        """For how long the signer has refused or not answered; 0.0 when all is well."""
+        return 0.0 if self._unsigned_since is None else self._clock.monotonic() - self._unsigned_since
+
     # -- hot path -----------------------------------------------------------------------------------------------
 
     def append(self, entry: bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ class LedgerSigner:
             StoreError: ``ledger-state`` when that cannot be read, ``ledger-mismatch`` when the set of logs is forged.
         """
         self._key = key
+        self._turn = threading.Lock()  # writers ask from several threads at once
         self.public_key = key.public_key().public_bytes_raw()
         self.host = ("lab/" if lab else "") + "doorward/" + sha256(self.public_key).hexdigest()[:12]
         self._ledger = data_dir / "ledger"
@@ -80,6 +82,10 @@ class LedgerSigner:
             StoreError: ``ledger-conflict`` when the log would go back in time or change its past, ``ledger-state``
                 when what was signed cannot be kept.
         """
+        with self._turn:
+            return self._sign(origin, size, root)
+
+    def _sign(self, origin: str, size: int, root: bytes) -> str:
         last = self._signed.get(origin)
         if not is_origin(origin) or len(root) != 32:
             raise StoreError("ledger-conflict", "The log has no proper name or root.")

@@ -52,7 +52,9 @@ class _Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         extra = {
-            name: value if isinstance(value, int | float | bool) or value is None else redact(str(value))[:1024]
+            name: value
+            if isinstance(value, int | float | bool) or value is None
+            else redact(str(value))[:1024]
             for name, value in vars(record).items()
             if name not in _STANDARD and not name.startswith("_")
         }
@@ -63,13 +65,19 @@ class _Lines(logging.Formatter):
         if self._pretty:
             colour = _COLOURS.get(record.levelname, "0")
             words = " ".join(f"{name}={_visible(str(value))}" for name, value in extra.items())
-            line = f"\x1b[{colour}m{record.levelname.lower():8}\x1b[0m {_visible(message)} \x1b[2m{words}\x1b[0m"
-            return (line + ("\n" + "\n".join(_visible(part) for part in trace.splitlines()) if trace else ""))[
-                :_LINE_CHARS
-            ]
+            line = (
+                f"\x1b[{colour}m{record.levelname.lower():8}\x1b[0m {_visible(message)} \x1b[2m{words}\x1b[0m"
+            )
+            return (
+                line + ("\n" + "\n".join(_visible(part) for part in trace.splitlines()) if trace else "")
+            )[:_LINE_CHARS]
         value = {
-            "time": rfc3339(record.created), "level": record.levelname.lower(), "logger": record.name,
-            "message": message[: _LINE_CHARS // 2], "pid": record.process, **extra,
+            "time": rfc3339(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message[: _LINE_CHARS // 2],
+            "pid": record.process,
+            **extra,
         }
         if trace:
             value["trace"] = trace[-_LINE_CHARS // 2 :]
@@ -100,7 +108,9 @@ class _QueuedHandler(logging.Handler):
             with contextlib.suppress(OSError, ValueError):
                 if self._dropped:
                     dropped, self._dropped = self._dropped, 0
-                    self._stream.write(f'{{"level":"warning","message":"log lines dropped","count":{dropped}}}\n')
+                    self._stream.write(
+                        f'{{"level":"warning","message":"log lines dropped","count":{dropped}}}\n'
+                    )
                 self._stream.write(line + "\n")
                 self._stream.flush()
 

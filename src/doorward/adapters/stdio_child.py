@@ -95,6 +95,11 @@ class StdioChild(asyncio.SubprocessProtocol):
         """True while messages can be sent."""
         return self._transport is not None and not self._over
 
+    @property
+    def exit_status(self) -> int | None:
+        """How it ended: negative for a signal, None while it runs or when nobody saw it end."""
+        return None if self._transport is None else self._transport.get_returncode()
+
     def why_gone(self) -> UpstreamError:
         """Why the server is gone; only sensible once it is."""
         return self._exit_error(None if self._transport is None else self._transport.get_returncode())

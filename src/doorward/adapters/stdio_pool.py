@@ -29,6 +29,7 @@ from doorward.protocol.message import Era, Message
 EVERYBODY = "*"
 _CLOSE_SECONDS = 8.0
 _Key = tuple[str, str, str, str, str]
+Event = Callable[[str, str, str, str], None]
 
 
 def plain_env(spec: ServerSpec) -> dict[str, str]:
@@ -53,9 +54,14 @@ class StdioPool:
         *,
         env_of: Callable[[ServerSpec], dict[str, str]] = plain_env,
         package_of: Callable[[ServerSpec], Packaged] | None = None,
+        on_event: Event = lambda *_: None,
     ) -> None:
         """``env_of`` resolves a server's declared environment; ``package_of`` finds and verifies an installed package (it
-        may read many files and is called in a thread). Both may raise OperatorError."""
+        may read many files and is called in a thread). Both may raise OperatorError. ``on_event`` hears ``server-started``,
+        ``server-restarted`` and ``server-exited`` with the server, the principal (``*``: everybody's) and a reason."""
+        self._on_event = on_event
+        self._starts: dict[_Key, int] = {}
+        self._watches: set[asyncio.Task[None]] = set()
         self._cage = cage
         self._env_of = env_of
         self._package_of = package_of
@@ -112,6 +118,10 @@ class StdioPool:
             for wait in waits:
                 wait.cancel()
         self._leaving.clear()
+        if self._watches:  # the last ends are told of before this returns
+            await asyncio.wait(self._watches, timeout=1.0)
+            for watch in self._watches:
+                watch.cancel()
 
     def accept(self, payload: Any, channel: Channel) -> None:
         """Serve a link of a worker (topic ``stdio`` of the bus)."""
@@ -159,7 +169,7 @@ class StdioPool:
         berth = Berth(
             spec.name,
             era,
-            lambda events: self._start(spec, events),
+            lambda events: self._start(key, spec, events),
             start_timeout_seconds=spec.start_timeout_seconds,
             era_known=eras.__setitem__,
             needs_probe=lambda: "modern" not in eras,
@@ -193,7 +203,7 @@ class StdioPool:
         task = asyncio.ensure_future(berth.wait())
         task.add_done_callback(lambda _: self._leaving.discard(berth))
 
-    async def _start(self, spec: ServerSpec, events: ChildEvents) -> StdioChild:
+    async def _start(self, key: _Key, spec: ServerSpec, events: ChildEvents) -> StdioChild:
         """Start a process. Raises: OperatorError, UpstreamError."""
         env = self._env_of(spec)
         packaged = None
@@ -205,7 +215,21 @@ class StdioPool:
             packaged = await asyncio.to_thread(self._package_of, spec)
         child = StdioChild(spec.name, self._cage.launch(spec, env, packaged), events, self._groups)
         await child.start()
+        again = self._starts.get(key, 0)
+        self._starts[key] = again + 1
+        method = "server-restarted" if again else "server-started"
+        self._on_event(method, spec.name, key[1], f"process {child.pid}, {spec.sandbox} sandbox")
+        watch = asyncio.get_running_loop().create_task(self._watch(key, child))
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
         return child
+
+    async def _watch(self, key: _Key, child: StdioChild) -> None:
+        pid = child.pid
+        await child.wait()
+        if key not in self._berths:
+            self._starts.pop(key, None)
+        self._on_event("server-exited", key[0], key[1], f"process {pid}, exit status {child.exit_status}")
 
 
 class _Link:

@@ -74,10 +74,19 @@ async def serve_admin(supervisor: Supervisor) -> None:
     tcp.bind((host.strip("[]"), int(port)))
     names = frozenset({listen, f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
     plane = AdminPlane(AdminView(supervisor), _token(supervisor.data_dir), names)
-    common: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False, "ws": "none"}
+    common: dict[str, Any] = {
+        "lifespan": "off",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "ws": "none",
+    }
     faces = [
         (_Server(uvicorn.Config(plane.app, http="h11", proxy_headers=False, **common)), tcp),
-        (_Server(uvicorn.Config(plane.app, http=_OwnerProtocol, proxy_headers=False, **common)), _unix_socket(supervisor.data_dir)),
+        (
+            _Server(uvicorn.Config(plane.app, http=_OwnerProtocol, proxy_headers=False, **common)),
+            _unix_socket(supervisor.data_dir),
+        ),
     ]
     try:
         await asyncio.gather(*(server.serve([sock]) for server, sock in faces))

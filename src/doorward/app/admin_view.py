@@ -50,15 +50,26 @@ class AdminView:
         kinds: tuple[type[Control] | type[Posture], ...] = (*ORDER, *POSTURES)
         for order, kind in enumerate(kinds):
             chosen = own.settings.controls.get(kind.slug)
-            hooks = [h for h in ("head", "request", "listing", "reply", "notice", "settled") if h in vars(kind)]
+            hooks = [
+                h for h in ("head", "request", "listing", "reply", "notice", "settled") if h in vars(kind)
+            ]
             state = "ok" if order < len(ORDER) or (kind.slug == "keep-ledger" and healthy) else "unknown"
-            rows.append({
-                "slug": kind.slug, "kind": "control" if order < len(ORDER) else "posture",
-                "covers": list(kind.covers), "hooks": hooks, "order": order,
-                "mode": chosen.mode if chosen is not None else "enforce",
-                "source": "file" if chosen is not None else "default", "since": rfc3339(own.started_at),
-                "floor": SLUGS.get(kind.slug, False), "state": state, "labs": labs_of(kind.slug), "last_event": None,
-            })
+            rows.append(
+                {
+                    "slug": kind.slug,
+                    "kind": "control" if order < len(ORDER) else "posture",
+                    "covers": list(kind.covers),
+                    "hooks": hooks,
+                    "order": order,
+                    "mode": chosen.mode if chosen is not None else "enforce",
+                    "source": "file" if chosen is not None else "default",
+                    "since": rfc3339(own.started_at),
+                    "floor": SLUGS.get(kind.slug, False),
+                    "state": state,
+                    "labs": labs_of(kind.slug),
+                    "last_event": None,
+                }
+            )
         return rows
 
     def servers(self) -> list[dict[str, Any]]:
@@ -66,8 +77,13 @@ class AdminView:
         own = self._supervisor
         running = own.pool.running() if own.pool is not None else {}
         return [
-            {"name": name, "kind": "stdio" if spec.is_stdio else "http", "sandbox": spec.sandbox if spec.is_stdio else "",
-             "trust": spec.trust, "processes": running.get(name, 0)}
+            {
+                "name": name,
+                "kind": "stdio" if spec.is_stdio else "http",
+                "sandbox": spec.sandbox if spec.is_stdio else "",
+                "trust": spec.trust,
+                "processes": running.get(name, 0),
+            }
             for name, spec in own.settings.servers.items()
         ]
 
@@ -80,13 +96,20 @@ class AdminView:
             for name in ("sessions", "streams", "connections"):
                 lines.append(f'doorward_{name}{{worker="{index}"}} {int(numbers.get(name, 0))}')
             for row in numbers.get("requests", []):
-                labels = ",".join(f'{name}="{_escape(v)}"' for name, v in zip(("server", "method", "verdict", "status"), row[:-1], strict=False))
+                labels = ",".join(
+                    f'{name}="{_escape(v)}"'
+                    for name, v in zip(("server", "method", "verdict", "status"), row[:-1], strict=False)
+                )
                 lines.append(f'doorward_requests_total{{worker="{index}",{labels}}} {int(row[-1])}')
             total = 0
-            for bound, count in zip([*numbers.get("duration_bounds_us", []), "+Inf"], numbers.get("durations", []), strict=False):
+            for bound, count in zip(
+                [*numbers.get("duration_bounds_us", []), "+Inf"], numbers.get("durations", []), strict=False
+            ):
                 total += count
                 edge = bound if bound == "+Inf" else bound / 1e6
                 lines.append(f'doorward_request_seconds_bucket{{worker="{index}",le="{edge}"}} {total}')
         if own.pool is not None:
-            lines += [f'doorward_children{{server="{_escape(n)}"}} {c}' for n, c in own.pool.running().items()]
+            lines += [
+                f'doorward_children{{server="{_escape(n)}"}} {c}' for n, c in own.pool.running().items()
+            ]
         return "\n".join(lines) + "\n"

@@ -61,6 +61,10 @@ class SecretReader:
             content = os.pread(number, _SECRET_BYTES * 16, 0)
             os.close(number)
             self._handed = msgspec.msgpack.decode(content, type=dict[str, str])
+        self.check(settings)
+
+    def check(self, settings: Settings) -> None:
+        """See that every reference leads to a secret. Raises: OperatorError."""
         for where, reference in _references(settings):
             self.resolve(reference, where)
 

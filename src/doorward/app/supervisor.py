@@ -21,7 +21,10 @@ from doorward.adapters.bus import Channel, Peer
 from doorward.adapters.key_files import load_or_create_ed25519, load_or_create_keys, load_or_create_secret
 from doorward.adapters.ledger_signer import LedgerSigner
 from doorward.adapters.shared_counters import SharedCounters, make_counters_file
+from doorward.app.chronicle import Chronicle, own_actor
 from doorward.app.data_folder import lock_data_folder
+from doorward.app.postures import Postures
+from doorward.app.revision import Prepared, judge, prepare, try_whole
 from doorward.app.secrets import SecretReader
 from doorward.app.worker_process import WORKER_MODULE, WorkerProcess
 from doorward.base.errors import CallerError, DoorwardError, OperatorError, StoreError
@@ -65,6 +68,9 @@ class Supervisor:
         self.data_dir = Path(loaded.settings.gateway.data_dir)
         self.pool: StdioPool | None = None
         self.state: State | None = None
+        self.chronicle: Chronicle | None = None  # the supervisor's own log, once it is open
+        self.postures = Postures(self)
+        self.mode_since: dict[str, float] = {}  # controls whose mode changed while this Doorward runs
         self._on_ready = on_ready
         self._worker_module = worker_module
         self._wants_admin = admin
@@ -94,6 +100,8 @@ class Supervisor:
             await self._prepare()
             self._spawn(self._tick())
             self._spawn(self._poll())
+            self._note_start()
+            self._spawn(self.postures.try_cage())
             await self._over.wait()
             if self._failure is not None:
                 raise self._failure
@@ -115,9 +123,16 @@ class Supervisor:
         lab = self.settings.gateway.profile == "lab"
         self._signer = LedgerSigner(data_dir, load_or_create_ed25519(data_dir, "ledger-signing"), lab=lab)
         self.counters = SharedCounters.attach(self._counters_fd, 0)
-        self._policies = read_policies(self.settings.policy.files)
-        self._make_pool()
-        await opening
+        self._in_force = prepare(self.loaded, self._secrets)
+        chronicle = Chronicle(
+            data_dir, self._signer, self._digest_key, self.settings.audit.sync_ms, on_failed=self.fail
+        )
+        self._take_pool(self._pool_for(self.loaded))
+        try:
+            await chronicle.start()
+            self.chronicle = chronicle
+        finally:
+            await opening
         self._prepared.set()
 
     def _open_state(self) -> None:
@@ -132,19 +147,25 @@ class Supervisor:
         self.generation = self.revision * _BUMPS
         self.state = state
 
-    def _make_pool(self) -> None:
-        if self.pool is None and not any(spec.is_stdio for spec in self.settings.servers.values()):
-            return
+    def _pool_for(self, loaded: Loaded) -> StdioPool | None:
+        """The pool that settings need: the one there is, a new one, or none."""
+        if self.pool is not None or not any(spec.is_stdio for spec in loaded.settings.servers.values()):
+            return self.pool
         from doorward.adapters.cage import Cage
+        from doorward.adapters.packages import Packages
         from doorward.adapters.stdio_pool import StdioPool
 
-        if self.pool is None:
-            self.pool = StdioPool(
-                Cage(self.data_dir, self.loaded.path.parent),
-                env_of=lambda spec: self._secrets.env_of(spec),
-                package_of=_package_finder(self.data_dir),
-            )
-        self.pool.set_servers(self.settings.servers)
+        return StdioPool(
+            Cage(self.data_dir, loaded.path.parent),
+            env_of=lambda spec: self._secrets.env_of(spec),
+            package_of=Packages(self.data_dir).packaged,
+            on_event=self._note_server,
+        )
+
+    def _take_pool(self, pool: StdioPool | None) -> None:
+        self.pool = pool
+        if pool is not None:
+            pool.set_servers(self.settings.servers)
 
     async def _stop(self) -> None:
         """Drain the workers, then end everything that was started."""
@@ -165,6 +186,12 @@ class Supervisor:
                 await asyncio.wait(ends)
         if self.pool is not None:
             await self.pool.close()
+        self.note("doorward-stopped", own_actor(), reason="" if self._failure is None else self._failure.code)
+        try:
+            if self.chronicle is not None:
+                await self.chronicle.close()
+        except StoreError as error:
+            _log.critical("the last records have no checkpoint", extra={"code": error.code})
         if self.state is not None:
             await asyncio.to_thread(self.state.close)
 
@@ -183,6 +210,31 @@ class Supervisor:
         """End because of an error, which ``run`` raises."""
         self._failure = self._failure or error
         self._over.set()
+
+    # -- records ------------------------------------------------------------------------------------------------
+
+    def note(self, method: str, actor: str, **more: Any) -> None:
+        """Put on record what is no call, once the log is open; see ``Chronicle.note``."""
+        if self.chronicle is not None:
+            self.chronicle.note(method, actor, **more)
+
+    def _note_start(self) -> None:
+        self.note(
+            "doorward-started", own_actor(), item=self.settings.gateway.profile, reason=self.loaded.digest
+        )
+        self._note_weakened(own_actor())
+
+    def _note_weakened(self, actor: str) -> None:
+        """What the settings in force take away from the protection."""
+        for name, spec in self.settings.servers.items():
+            if spec.is_stdio and spec.sandbox == "none":
+                self.note("server-uncaged", actor, server=name, control="keep-cage", reason="sandbox is none")
+        for slug, control in self.settings.controls.items():
+            if control.mode != "enforce":
+                self.note("control-weakened", actor, control=slug, reason=f"mode is {control.mode}")
+
+    def _note_server(self, method: str, server: str, principal: str, reason: str) -> None:
+        self.note(method, principal, kind="server", server=server, reason=reason)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -220,8 +272,8 @@ class Supervisor:
             "digest_key": self._digest_key,
             "ledger_origin": self._signer.origin_of(f"w{index}"),
             "ledger_public_key": self._signer.public_key,
-            "policies": self._policies,
-            "secrets": self._secrets.credentials(self.settings),
+            "policies": self._in_force.policies,
+            "secrets": self._in_force.credentials,
             "hints": self._hints,
         }
 
@@ -258,6 +310,9 @@ class Supervisor:
             self.fail(OperatorError("worker-failed", "A worker could not start; the log says why."))
             return
         self.restarts += 1
+        self.note(
+            "worker-gone", own_actor(), kind="server", item=f"w{worker.index}", reason=f"exit code {code}"
+        )
         self.counters.forget_worker(worker.index)
         for other in self.workers.values():
             other.peer.tell("worker-gone", {"index": worker.index})
@@ -340,6 +395,7 @@ class Supervisor:
         await asyncio.to_thread(self._ready_state().revoke, jti, until, time.time(), by)
         if jti not in self._revoked:
             self._revoked.append(jti)
+        self.note("token-revoked", by, item=jti)
         self._push()
 
     def _reload_signal(self) -> None:
@@ -355,8 +411,7 @@ class Supervisor:
                 fresh = await asyncio.to_thread(load, self.loaded.path)
                 if fresh.digest == self.loaded.digest and not force:
                     return True
-                check_hot_change(self.settings, fresh.settings)
-                policies = read_policies(fresh.settings.policy.files)
+                ready, pool = await self._ready_revision(fresh)
                 content = msgspec.msgpack.encode(fresh.settings)
                 revision = await asyncio.to_thread(
                     self._ready_state().add_revision, fresh.digest, content, time.time(), by
@@ -364,17 +419,37 @@ class Supervisor:
             except DoorwardError as error:
                 self.last_reload_error = {"code": error.code, "tell": error.tell}
                 _log.error("settings refused; the old ones stay", extra=self.last_reload_error)
+                self.note("settings-refused", by, verdict="refuse", reason=f"{error.code}: {error.tell}")
                 return False
+            # From here on nothing can be refused: all that could be is judged.
+            self._note_modes(fresh)
             self.last_reload_error = None
-            self.loaded, self.settings, self._policies = fresh, fresh.settings, policies
+            self.loaded, self.settings, self._in_force = fresh, fresh.settings, ready
             self.revision = revision
             self.generation = revision * _BUMPS
-            self._make_pool()
-            if self.pool is not None:
-                self.pool.set_servers(self.settings.servers)
+            self._take_pool(pool)
             self._push()
+            self.note(
+                "settings-activated", by, verdict="allow", item=f"revision {revision}", reason=fresh.digest
+            )
+            self._note_weakened(by)
+            self._spawn(self.postures.try_cage())
             _log.info("settings in force", extra={"revision": revision})
             return True
+
+    async def _ready_revision(self, fresh: Loaded) -> tuple[Prepared, StdioPool | None]:
+        """Judge a changed file wholly. Raises: DoorwardError; nothing has changed then."""
+        check_hot_change(self.settings, fresh.settings)
+        ready = await asyncio.to_thread(prepare, fresh, self._secrets)
+        jwks = self._keys.jwks()
+        await asyncio.to_thread(try_whole, lambda: judge(ready, jwks, self.counters))
+        return ready, self._pool_for(fresh)
+
+    def _note_modes(self, fresh: Loaded) -> None:
+        before, after = self.settings.controls, fresh.settings.controls
+        for slug in {*before, *after}:
+            if before.get(slug) != after.get(slug):
+                self.mode_since[slug] = time.time()
 
     async def _poll(self) -> None:
         """Watch the settings file; its change is what counts, not its time."""
@@ -389,40 +464,12 @@ class Supervisor:
                 await self.reload("file")
 
 
-def _package_finder(data_dir: Path) -> Callable[[Any], Any] | None:
-    """Finds installed packages, where that part is there."""
-    try:
-        from doorward.adapters.packages import Packages
-    except ImportError:
-        return None
-    return Packages(data_dir).packaged
-
-
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
         found = path.stat()
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def read_policies(files: tuple[str, ...]) -> dict[str, str]:
-    """The texts of the policy files, globs expanded. Raises: OperatorError ``policy-unreadable``."""
-    import glob
-
-    texts: dict[str, str] = {}
-    for pattern in files:
-        names = sorted(glob.glob(pattern))
-        if not names:
-            raise OperatorError("policy-unreadable", f"policy.files: nothing matches {Path(pattern).name}.")
-        for name in names:
-            try:
-                texts[name] = Path(name).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise OperatorError(
-                    "policy-unreadable", f"policy.files: {Path(name).name} cannot be read."
-                ) from error
-    return texts
 
 
 def join(channel: Channel, target: Peer, payload: Any) -> None:

@@ -26,6 +26,7 @@ class Ruling(msgspec.Struct, frozen=True):
 
     slug: str
     refuse: Refuse
+    crashed: bool = False  # the control did not decide: it raised, or answered what it may not
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -50,6 +51,7 @@ def _crashed(slug: str, error: BaseException) -> Ruling:
             help="Try again later; tell the operator the event id if it persists.",
             code=codes.POLICY,
         ),
+        crashed=True,
     )
 
 

@@ -35,6 +35,8 @@ class Recorder:
         self._durations = [0] * (len(_BUCKETS_US) + 1)
         self._duration_sum_us = 0
         self._refusals: dict[str, int] = {}
+        self._crashes: dict[str, int] = {}
+        self._last_events: dict[str, str] = {}  # by control: the record of its last refusal
         self.digest = self._records.digest
 
     def when_synced(self, callback: Callable[[StoreError | None], None]) -> None:
@@ -68,7 +70,7 @@ class Recorder:
     def refusal(self, call: Call, request_digest: str, ruling: Ruling, status: int) -> None:
         """A call was refused: decision and outcome in one."""
         who = call.principal
-        self._count_refusal(ruling.slug)
+        self._count_refusal(ruling.slug, call.event, crashed=ruling.crashed)
         self._count(call.server, call.message.method, "refuse", status)
         self._journal.append(
             self._records.decision(
@@ -109,7 +111,7 @@ class Recorder:
         self._observe(duration_us)
         refused = {}
         if ruling is not None:
-            self._count_refusal(ruling.slug)
+            self._count_refusal(ruling.slug, call.event, crashed=ruling.crashed)
             refused = {"verdict": "refuse", "control": ruling.slug, "reason": ruling.refuse.reason}
         self._journal.append(
             self._records.outcome(
@@ -131,7 +133,7 @@ class Recorder:
         """A request was refused on its head alone."""
         who = head.principal
         refuse = ruling.refuse
-        self._count_refusal(ruling.slug)
+        self._count_refusal(ruling.slug, event, crashed=ruling.crashed)
         self._count(head.server or "", head.verb, "refuse", refuse.status)
         self._journal.append(
             self._records.happening(
@@ -155,7 +157,7 @@ class Recorder:
 
     def broken(self, error: DoorwardError, event: str, address: str) -> None:
         """Bytes that are no HTTP request."""
-        self._count_refusal("check-head")
+        self._count_refusal("check-head", event)
         self._journal.append(
             self._records.happening(
                 "call",
@@ -174,7 +176,7 @@ class Recorder:
     def caller_error(self, head: Head, error: Any, event: str, address: str) -> None:
         """A body that is no message, or a message that does not fit its session."""
         who = head.principal
-        self._count_refusal("check-shape")
+        self._count_refusal("check-shape", event)
         self._count(head.server or "", head.verb, "refuse", error.status)
         self._journal.append(
             self._records.happening(
@@ -217,11 +219,12 @@ class Recorder:
 
     def notice_refused(self, server: str, method: str, session: Session | None, ruling: Ruling) -> None:
         """A server said or asked something that its client may not hear."""
-        self._count_refusal(ruling.slug)
+        event = self._ids.mint()
+        self._count_refusal(ruling.slug, event, crashed=ruling.crashed)
         self._journal.append(
             self._records.happening(
                 "alert",
-                event=self._ids.mint(),
+                event=event,
                 at=self._clock.now(),
                 method=method,
                 verdict="refuse",
@@ -242,8 +245,11 @@ class Recorder:
             key, seen = ("", "other", verdict, "0"), self._requests.get(("", "other", verdict, "0"))
         self._requests[key] = (seen or 0) + 1
 
-    def _count_refusal(self, slug: str) -> None:
+    def _count_refusal(self, slug: str, event: str, *, crashed: bool = False) -> None:
         self._refusals[slug] = self._refusals.get(slug, 0) + 1
+        self._last_events[slug] = event
+        if crashed:
+            self._crashes[slug] = self._crashes.get(slug, 0) + 1
 
     def _observe(self, duration_us: int) -> None:
         self._duration_sum_us += duration_us
@@ -254,6 +260,8 @@ class Recorder:
         return {
             "requests": [[*key, count] for key, count in self._requests.items()],
             "refusals": dict(self._refusals),
+            "crashes": dict(self._crashes),
+            "last_events": dict(self._last_events),
             "duration_bounds_us": list(_BUCKETS_US),
             "durations": list(self._durations),
             "duration_sum_us": self._duration_sum_us,

@@ -54,7 +54,9 @@ async def test_the_socket_serves_its_owner_and_tcp_wants_host_origin_and_token(
     assert (data / "admin.sock").stat().st_mode & 0o777 == 0o600
     assert (data / "admin-token").stat().st_mode & 0o777 == 0o600
     assert (await asyncio.to_thread(client.get, "/api/v1/status"))["workers"] == 2
-    assert await asyncio.to_thread(client.post, "/api/v1/revocations", {"jti": "x", "until": 9e9}) == {"revoked": "x"}
+    assert await asyncio.to_thread(client.post, "/api/v1/revocations", {"jti": "x", "until": 9e9}) == {
+        "revoked": "x"
+    }
     await until(lambda: all("x" in one.numbers.get("revoked", []) for one in supervisor.workers.values()), 2)
     token = (data / "admin-token").read_text().strip()
     assert (await asyncio.to_thread(tcp, "/metrics"))[0] == 401

@@ -63,7 +63,9 @@ async def start(path: Path) -> tuple[Supervisor, asyncio.Task[int]]:
     return supervisor, task
 
 
-async def test_workers_get_a_snapshot_and_ticks_and_reach_each_other_through_the_supervisor(tmp_path: Path) -> None:
+async def test_workers_get_a_snapshot_and_ticks_and_reach_each_other_through_the_supervisor(
+    tmp_path: Path,
+) -> None:
     supervisor, task = await start(write_settings(tmp_path))
     await until(lambda: all(worker.numbers.get("ticks", 0) > 1 for worker in supervisor.workers.values()))
     numbers = {index: worker.numbers for index, worker in supervisor.workers.items()}
@@ -99,11 +101,15 @@ async def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
     assert await asyncio.wait_for(task, 20) == 0
 
 
-async def test_a_revocation_reaches_all_workers_in_less_than_two_seconds_and_outlives_a_restart(tmp_path: Path) -> None:
+async def test_a_revocation_reaches_all_workers_in_less_than_two_seconds_and_outlives_a_restart(
+    tmp_path: Path,
+) -> None:
     path = write_settings(tmp_path)
     supervisor, task = await start(path)
     await supervisor.revoke("token-1", 9e9, "os:0")
-    await until(lambda: all("token-1" in w.numbers.get("revoked", []) for w in supervisor.workers.values()), 2)
+    await until(
+        lambda: all("token-1" in w.numbers.get("revoked", []) for w in supervisor.workers.values()), 2
+    )
     with pytest.raises(CallerError):
         await supervisor.revoke("", 9e9, "os:0")
     supervisor.stop()
@@ -120,7 +126,7 @@ async def test_a_changed_file_takes_effect_and_a_bad_one_changes_nothing(tmp_pat
     path = write_settings(tmp_path, workers=1)
     supervisor, task = await start(path)
     first = supervisor.generation
-    good = path.read_text() + '[limits]\ncalls = 7\n'
+    good = path.read_text() + "[limits]\ncalls = 7\n"
     path.write_text(good)
     await until(lambda: supervisor.settings.limits.calls == 7)
     await until(lambda: supervisor.workers[0].numbers["generation"] > first)

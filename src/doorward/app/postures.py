@@ -1,0 +1,64 @@
+"""What the supervisor knows of the postures: whether the ledger is written, and whether the cage holds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+
+from doorward.controls.keep_cage import KeepCage
+from doorward.controls.keep_ledger import Health, KeepLedger
+
+if TYPE_CHECKING:
+    from doorward.app.supervisor import Supervisor
+
+State = Literal["ok", "degraded", "unknown"]
+_UNSIGNED_SECONDS = 5.0  # a log without a new checkpoint for longer is not healthy
+_STATES: dict[str, State] = {"ok": "ok", "failing": "degraded", "unknown": "unknown"}
+
+
+class Postures:
+    """Probes of the postures. The cage is tried in a thread when ``try_cage`` is called, not for every question."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._cage: Health = ("unknown", "the cage has not been tried yet")
+
+    async def try_cage(self) -> None:
+        """Start a caged program, if any server of the settings needs it."""
+        own = self._supervisor
+        if not any(spec.is_stdio for spec in own.settings.servers.values()):
+            return
+        from doorward.adapters.cage import Cage
+
+        cage = Cage(own.data_dir, own.loaded.path.parent)
+        state, why = await asyncio.to_thread(cage.probe)
+        self._cage = (state, why)
+
+    def look(self) -> dict[str, tuple[State, str]]:
+        """Slug -> state and what was seen."""
+        probes = (
+            KeepLedger(self._ledger),
+            KeepCage(lambda: self._cage, self._supervisor.settings.servers),
+        )
+        found = {}
+        for posture in probes:
+            state, why = posture.probe()
+            found[posture.slug] = (_STATES[state], why)
+        return found
+
+    def _ledger(self) -> Health:
+        own = self._supervisor
+        if own.chronicle is None:
+            return "unknown", "the ledger is not open yet"
+        if own.chronicle.failed is not None:
+            return "failing", "the supervisor cannot write its log"
+        late = [own.chronicle.unsigned_seconds]
+        for index, worker in sorted(own.workers.items()):
+            if not worker.numbers:
+                return "unknown", f"worker {index} has not reported yet"
+            if not worker.numbers.get("ledger_ok", False):
+                return "failing", f"worker {index} cannot write its log and has stopped serving"
+            late.append(float(worker.numbers.get("ledger_unsigned_seconds", 0.0)))
+        if max(late) > _UNSIGNED_SECONDS:
+            return "failing", f"no checkpoint could be signed for {max(late):.0f} s"
+        return "ok", "every log is written and signed"

@@ -31,6 +31,10 @@ class Target:
             self._sessions[user] = self.stack.session("s", user=user)
         return self._sessions[user]
 
+    def forget(self, user: str) -> None:
+        """Open a new session next time."""
+        self._sessions.pop(user, None)
+
     def call(self, era: str, arguments: Any = None, tool: str = "echo", **more: Any) -> Answer:
         """A tool call in an era."""
         user = more.get("user", "alice")

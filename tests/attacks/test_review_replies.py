@@ -87,7 +87,11 @@ def test_a_server_makes_no_progress_in_another_servers_call() -> None:
     good.answers["tools/call"] = None
     session = talk.open("")
     progress = msgspec.json.encode(
-        {"method": "notifications/progress", "params": {"progressToken": "t", "progress": 1}, "jsonrpc": "2.0"}
+        {
+            "method": "notifications/progress",
+            "params": {"progressToken": "t", "progress": 1},
+            "jsonrpc": "2.0",
+        }
     )
     params = {"name": "good__echo", "arguments": {}, "_meta": {"progressToken": "t"}}
     ear = talk.legacy("", session, "tools/call", params)
@@ -126,7 +130,9 @@ def test_a_version_from_a_handshake_never_becomes_a_header_line(
 @pytest.mark.parametrize(
     "given", [[1], "x", {"toolsListChanged": [1]}, {"toolsListChanged": 5}, {"resourceSubscriptions": True}]
 )
-def test_one_servers_odd_acknowledgement_leaves_the_others_their_subscription(stack: Stack, given: Any) -> None:
+def test_one_servers_odd_acknowledgement_leaves_the_others_their_subscription(
+    stack: Stack, given: Any
+) -> None:
     upstream, good = evil(stack), stack.servers["good"]
     assert isinstance(good, HttpUpstream)
     upstream.on["subscriptions/listen"] = says(
@@ -186,7 +192,10 @@ def test_a_call_whose_stream_a_server_closed_early_is_given_up_in_the_end(
 def test_a_server_that_lists_new_tools_each_time_is_not_remembered_without_end() -> None:
     book = FactBook(Talk({"s": PlayedServer()}).clock)
     schema = {"type": "object", "properties": {"a": {"type": "string", "description": "x" * 20_000}}}
-    marked = {"type": "object", "properties": {"a": {"type": "string", "x-mcp-header": "A", "d": "x" * 60_000}}}
+    marked = {
+        "type": "object",
+        "properties": {"a": {"type": "string", "x-mcp-header": "A", "d": "x" * 60_000}},
+    }
     for page in range(40):
         book.learn("s", [{"name": f"t{page}-{n}", "inputSchema": schema} for n in range(250)])
         book.learn("s", [{"name": f"m{page}-{n}", "inputSchema": marked} for n in range(50)])

@@ -100,3 +100,22 @@ def test_the_token_does_not_cross_the_bus() -> None:
     ]  # type: ignore[method-assign]
     pair.ask(session, "tools/list")
     assert seen and "Bearer" not in seen[0] and "authorization" not in seen[0]
+
+
+def test_a_stale_owner_refuses_what_is_handed_over() -> None:
+    pair = Pair(PlayedServer())
+    session = pair.owner.open("time")
+    pair.owner.clock.advance(2.5)
+    assert pair.ask(session, "tools/list").status == 503
+
+
+def test_headers_that_lie_are_found_out_on_the_way_round_too() -> None:
+    server = PlayedServer()
+    pair = Pair(server)
+    session = pair.owner.open("time")
+    before = len(server.seen)
+    ear = pair.ask(
+        session, "tools/call", {"name": "delete", "arguments": {}}, Mcp_Name="echo", Mcp_Method="tools/call"
+    )
+    assert ear.status == 400 and ear.json["error"]["code"] == -32020
+    assert len(server.seen) == before

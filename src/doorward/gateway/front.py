@@ -236,6 +236,8 @@ class Gateway:
         head, body, address = unpack(payload)
         responder = responder_of(address)
         snapshot = self.snapshot
+        if self._freshness.is_stale(snapshot.generation):
+            return responder.answer(answers.NOT_READY)
         event = self._ids.mint()
         principal = caller_of(head)
         if (

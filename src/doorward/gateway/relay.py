@@ -26,7 +26,15 @@ class Pipe(Protocol):
     def close(self, reason: str = "") -> None: ...
 
 
-_KEPT_FIELDS = ("mcp-session-id", "mcp-protocol-version", "last-event-id", "accept", "content-type")
+_KEPT_FIELDS = (
+    "mcp-method",
+    "mcp-name",
+    "mcp-session-id",
+    "mcp-protocol-version",
+    "last-event-id",
+    "accept",
+    "content-type",
+)
 
 
 def pack(head: Head, body: bytes, address: str) -> dict[str, Any]:

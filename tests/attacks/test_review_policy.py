@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from doorward.policy.roles import Role
 from tests.talks.talk import PlayedServer, Talk
 
 POLICY = {
@@ -144,3 +146,45 @@ def test_a_method_forbidden_at_a_server_is_not_sent_there_by_the_way_of_all_serv
         listed = talk.modern("", method).json["result"]["prompts"]
         assert [one["name"] for one in listed] == ["other__greet"]
         assert method not in server.methods()
+
+
+@pytest.mark.parametrize("what", PAIRS)
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_on_the_endpoint_of_all_servers_a_hidden_server_answers_as_no_server(era: str, what: str) -> None:
+    method, params, _ = PAIRS[what]
+    if era == "modern" and method == "resources/subscribe":
+        pytest.skip("the era has no such method")
+    server = PlayedServer()
+    talk = Talk({"s": server, "other": PlayedServer()}, roles={"user": Role(servers=("other",), tools=("*",))})
+    session = talk.open("") if era == "legacy" else ""
+
+    def ask(name: str) -> Any:
+        filled = msgspec.json.decode(
+            msgspec.json.encode(_filled(params, ""))
+            .replace(b"s__", f"{name}__".encode())
+            .replace(b"s+", f"{name}+".encode())
+        )
+        return _shown(
+            talk.legacy("", session, method, filled) if era == "legacy" else talk.modern("", method, filled)
+        )
+
+    assert ask("s") == ask("nobody")
+    assert method not in server.methods()
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_on_the_endpoint_of_all_servers_a_hidden_servers_tool_answers_as_no_tool(era: str) -> None:
+    server = PlayedServer()
+    talk = Talk({"s": server, "other": PlayedServer()}, roles={"user": Role(servers=("other",), tools=("*",))})
+    session = talk.open("") if era == "legacy" else ""
+
+    def ask(name: str) -> Any:
+        params = {"name": name, "arguments": {}}
+        return _shown(
+            talk.legacy("", session, "tools/call", params)
+            if era == "legacy"
+            else talk.modern("", "tools/call", params)
+        )
+
+    assert ask("s__echo") == ask("nobody__echo") == ask("other__nothing") == ask("nothing")
+    assert "tools/call" not in server.methods()

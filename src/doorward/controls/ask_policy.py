@@ -50,6 +50,10 @@ def unknown_item(call: Call, reason: str) -> Refuse:
     """The answer to a call of an item that does not exist, or not for this caller; ``reason`` goes on record
     only.
     """
+    if call.message.method == "completion/complete":
+        reference = (call.message.params or {}).get("ref")
+        is_resource = isinstance(reference, dict) and reference.get("type") == "ref/resource"
+        return _hidden(UNKNOWN_RESOURCE if is_resource else UNKNOWN_PROMPT, reason)
     tell = _UNKNOWN.get(call.message.method, UNKNOWN_TOOL)
     old = tell is UNKNOWN_RESOURCE and call.era == "legacy"
     return Refuse(reason=reason, tell=tell, code=_RESOURCE_NOT_FOUND if old else codes.INVALID_PARAMS)
@@ -87,13 +91,15 @@ class AskPolicy(Control):
             decision = self._policy.may(call.principal, method, call.server, call.item)
             if decision.allowed:
                 return None
-            if self._policy.may_use_server(call.principal, call.server):
+            if call.head.server == "" or self._policy.may_use_server(call.principal, call.server):
                 return unknown_item(call, _why(decision))
             return _no_server()
         if call.message.kind == "response" or call.message.kind == "notification":
             return None if self._policy.may_use_server(call.principal, call.server) else _no_server()
         decision = self._policy.may(call.principal, method, call.server)
         if not decision.allowed:
+            if method == "completion/complete" and call.head.server == "":
+                return unknown_item(call, _why(decision))
             return (
                 _no_server() if not self._policy.may_use_server(call.principal, call.server) else _no_method()
             )
@@ -119,15 +125,14 @@ class AskPolicy(Control):
         kind = reference.get("type") if isinstance(reference, dict) else None
         if not isinstance(reference, dict) or not isinstance(kind, str) or kind not in _REFERENCES:
             # A server that overlooks the type would complete what policy was never asked about.
-            return _hidden(UNKNOWN_PROMPT, "completion of something that is no prompt and no resource")
+            return unknown_item(call, "completion of something that is no prompt and no resource")
         method, member = _REFERENCES[kind]
         item = reference.get(member)
         if isinstance(item, str) and "{" not in item and method == "templates/read":
             method = "resources/read"  # no template: the resource itself
         if isinstance(item, str) and self._policy.may(call.principal, method, call.server, item).allowed:
             return None
-        tell = UNKNOWN_PROMPT if method == "prompts/get" else UNKNOWN_RESOURCE
-        return _hidden(tell, "completion of an item that is not allowed")
+        return unknown_item(call, "completion of an item that is not allowed")
 
     def listing(self, call: Call, items: list[dict[str, Any]], key: str) -> Answer:
         if key not in _LISTED:
@@ -151,12 +156,8 @@ class AskPolicy(Control):
                 return unknown_item(call, "the server does not have it")
             case "resources/read" | "resources/subscribe" | "resources/unsubscribe":
                 return unknown_item(call, "the server does not have it")
-            case "completion/complete":
-                reference = (call.message.params or {}).get("ref")
-                is_prompt = isinstance(reference, dict) and reference.get("type") == "ref/prompt"
-                if not is_prompt or call.item not in self._prompts.get(call.server, ()):
-                    tell = UNKNOWN_PROMPT if is_prompt else UNKNOWN_RESOURCE
-                    return _hidden(tell, "the server does not have it")
+            case "completion/complete" if call.item not in self._prompts.get(call.server, ()):
+                return unknown_item(call, "the server does not have it")
         return None
 
     def _may_see(self, call: Call, method: str, name: object) -> bool:

@@ -245,7 +245,7 @@ class DataPlane:
             pool = HttpPool(host, port, self._outbox, self._deadlines, tls=context)
             self._pools[(host, port, tls)] = pool
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return HttpUpstream(spec.name, pool, parts.netloc, target, credential, self._facts.schema_of)
+        return HttpUpstream(spec.name, pool, parts.netloc, target, credential, self._facts.schema_of, _later)
 
     # -- sessions of other workers ------------------------------------------------------------------------------
 

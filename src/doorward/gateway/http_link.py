@@ -13,7 +13,7 @@ from typing import Any
 from doorward import __version__
 from doorward.base import limits
 from doorward.base.errors import CallerError, UpstreamError
-from doorward.gateway.ports import Cancel, HttpHandle, HttpOrigin, Link, Sink
+from doorward.gateway.ports import Cancel, HttpHandle, HttpOrigin, Later, Link, Sink, never
 from doorward.protocol import codes
 from doorward.protocol.envelope import parse_message
 from doorward.protocol.headers import modern_fields
@@ -24,6 +24,7 @@ from doorward.protocol.sse import SseReader
 
 _log = logging.getLogger("doorward.upstream")
 _SESSION_ID_CHARACTERS = 512
+_PROBE_SECONDS = 10.0  # a server that does not say within this which era it speaks is out of order
 _MODERN_ERRORS = frozenset({codes.HEADER_MISMATCH, codes.MISSING_CAPABILITY, codes.UNSUPPORTED_VERSION})
 _MODERN = codes.MODERN_VERSIONS[-1]
 _AGENT = f"User-Agent: doorward/{__version__}\r\n".encode()
@@ -164,10 +165,14 @@ class HttpExchange:
             if message is not None and asked.method == "initialize" and _is_modern_error(message):
                 error = wrong_era("modern", codes.MODERN_VERSIONS)
                 return self._fail(error.code, error.tell, error.detail)
+            if not _is_own_error(message):
+                self._link.doubt()
             if message is not None and message.is_error and message.id in (None, asked.id):
                 message.id = message.value["id"] = asked.id
                 self._tell(message, "", status)
                 return None if self._is_over() else self._done()
+        elif status in (400, 404, 405, 406):
+            self._link.doubt()
         if status in (401, 403):
             return self._fail(
                 "upstream-refused", "The protected server refused the gateway's credential.", str(status)
@@ -196,6 +201,8 @@ class HttpLink:
         if 0 < len(offered) <= _SESSION_ID_CHARACTERS and all("!" <= letter <= "~" for letter in offered):
             self.session_id = offered
             self._prefix = b""
+            if self.closed:  # nobody waits for this session any more
+                self._end_session()
 
     def negotiated(self, version: str) -> None:
         """The upstream answered initialize with this version: later requests carry it."""
@@ -206,6 +213,11 @@ class HttpLink:
     def lost(self) -> None:
         """The upstream does not know its session any more."""
         self.closed = True
+
+    def doubt(self) -> None:
+        """The upstream answered as no server of its era does: ask again which one it speaks (CF-08)."""
+        if self._era == "modern":
+            self._upstream.forget_era()
 
     def _legacy_prefix(self) -> bytes:
         if not self._prefix:
@@ -235,14 +247,15 @@ class HttpLink:
         head = b"%bContent-Length: %d\r\n\r\n" % (prefix, len(body))
         hold = message.method == "subscriptions/listen"
         exchange.handle = self._upstream.origin.send(head, body, exchange, hold=hold)
-        return exchange.cancel if self._era == "modern" else _nothing
+        # A handshake goes on to its end: its answer names a session that has to be ended.
+        return _nothing if message.method == "initialize" else exchange.cancel
 
     def listen(self, last_event_id: str, sink: Sink) -> Cancel:
         """See ``gateway.ports.Link``."""
         lines = self._upstream.get_prefix + f"MCP-Protocol-Version: {self.version}\r\n".encode()
         if self.session_id:
             lines += f"Mcp-Session-Id: {self.session_id}\r\n".encode()
-        if last_event_id:
+        if last_event_id and all(" " <= letter <= "ÿ" and letter != "\x7f" for letter in last_event_id):
             lines += b"Last-Event-ID: " + last_event_id.encode("latin-1", "replace") + b"\r\n"
         exchange = HttpExchange(self, None, sink)
         exchange.handle = self._upstream.origin.send(lines + b"\r\n", b"", exchange, hold=True)
@@ -250,9 +263,12 @@ class HttpLink:
 
     def close(self) -> None:
         """End the upstream session (DELETE); the answer does not matter."""
-        if self.closed or not self.session_id:
-            return
-        self.closed = True
+        if not self.closed:
+            self.closed = True
+            if self.session_id:
+                self._end_session()
+
+    def _end_session(self) -> None:
         lines = self._upstream.delete_prefix + f"Mcp-Session-Id: {self.session_id}\r\n".encode()
         lines += f"MCP-Protocol-Version: {self.version}\r\n\r\n".encode()
         self._upstream.origin.send(lines, b"", HttpExchange(self, None, _Deaf()))
@@ -262,6 +278,12 @@ def _is_modern_error(message: Message) -> bool:
     """True for an error that only servers of the 2026 era give (CF-08)."""
     error = message.value.get("error")
     return isinstance(error, dict) and error.get("code") in _MODERN_ERRORS
+
+
+def _is_own_error(message: Message | None) -> bool:
+    """True for an error that a server gives to a message that it has understood."""
+    error = message.value.get("error") if message is not None else None
+    return isinstance(error, dict) and error.get("code") != codes.INVALID_REQUEST
 
 
 class _Deaf:
@@ -296,6 +318,11 @@ class _Probe(_Deaf):
         is_modern = not message.is_error or _is_modern_error(message)
         self._upstream.decide("modern" if is_modern else "legacy")
 
+    def overdue(self, cancel: Cancel) -> None:
+        """Give up."""
+        cancel()
+        self.failed(UpstreamError("upstream-timeout", "The protected server did not answer in time."))
+
     def done(self) -> None:
         self._upstream.decide("legacy")
 
@@ -319,6 +346,7 @@ class HttpUpstream:
         target: str,
         credential: bytes,
         schema_of: Callable[[str, Message], dict[str, Any] | None],
+        later: Later = never,
     ) -> None:
         """``credential`` is a complete header line with CRLF, or b""; ``target`` the path and query of the URL."""
         self.name = name
@@ -332,6 +360,8 @@ class HttpUpstream:
         self._era: Era | None = None
         self._modern: HttpLink | None = None
         self._waiting: list[Callable[[Link | UpstreamError], None]] = []
+        self._later = later
+        self._cancel_timer: Cancel = _nothing
 
     def schema_of(self, message: Message) -> dict[str, Any] | None:
         """The inputSchema of the tool that a message calls, as last listed."""
@@ -365,25 +395,30 @@ class HttpUpstream:
         params = {"_meta": meta}
         value = {"jsonrpc": "2.0", "id": "doorward-probe", "method": "server/discover", "params": params}
         message = Message("request", "server/discover", "doorward-probe", params, value)
-        HttpLink(self, "modern", _MODERN).post(message, _Probe(self))
+        probe = _Probe(self)
+        cancel = HttpLink(self, "modern", _MODERN).post(message, probe)
+        self._cancel_timer = self._later(_PROBE_SECONDS, lambda: probe.overdue(cancel))
 
     def decide(self, era: Era) -> None:
         """The probe has found the server's era."""
-        waiting, self._waiting = self._waiting, []
-        if era == "modern":
-            self._modern = HttpLink(self, "modern", _MODERN)
-            for ready in waiting:
-                ready(self._modern)
-            return
-        error = wrong_era("legacy", codes.LEGACY_VERSIONS)
-        for ready in waiting:
-            ready(error)
+        if era == "legacy":
+            self._tell(wrong_era("legacy", codes.LEGACY_VERSIONS))
+        else:
+            self._modern = self._modern or HttpLink(self, "modern", _MODERN)
+            self._tell(self._modern)
 
     def undecided(self, error: UpstreamError) -> None:
         """The probe failed: everyone who waited hears why, and the next request probes again."""
+        self._tell(error)
+
+    def _tell(self, found: Link | UpstreamError) -> None:
+        self._cancel_timer()
         waiting, self._waiting = self._waiting, []
         for ready in waiting:
-            ready(error)
+            try:
+                ready(found)
+            except Exception as error:  # noqa: BLE001 - the others still have to hear it
+                _log.error("a request could not go on", exc_info=error)
 
     def forget_era(self) -> None:
         """Probe again at the next request: what was cached did not hold (CF-08)."""

@@ -30,22 +30,24 @@ def upstream() -> Iterator[int]:
         yield port
 
 
-def _before(server: dict[str, Any]) -> Iterator[tuple[Stack, str]]:
+def _before(server: dict[str, Any], workers: int) -> Iterator[tuple[Stack, str]]:
     with TokenShim() as shim:
         hosts = [f"127.0.0.1:{shim.port}", f"localhost:{shim.port}"]
         tables = {
             "gateway": {"hosts": hosts, "origins": [f"http://{host}" for host in hosts]},
             "limits": {"calls": 100_000, "concurrent": 1_000},
         }
-        with running({"everything": {**server, "allow_requests": ASKS}}, tables=tables) as stack:
+        with running(
+            {"everything": {**server, "allow_requests": ASKS}}, workers=workers, tables=tables
+        ) as stack:
             shim.aim(stack.port, stack.token("everything"))
             yield stack, f"http://127.0.0.1:{shim.port}/everything/mcp"
 
 
 @pytest.fixture(scope="module")
 def before_http(upstream: int) -> Iterator[tuple[Stack, str]]:
-    """Doorward before the server over HTTP."""
-    yield from _before({"url": f"http://127.0.0.1:{upstream}/mcp"})
+    """Doorward before the server over HTTP; with two workers a session's requests often land on the other one."""
+    yield from _before({"url": f"http://127.0.0.1:{upstream}/mcp"}, workers=2)
 
 
 @pytest.fixture(scope="module")

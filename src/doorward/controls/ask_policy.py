@@ -21,6 +21,7 @@ UNKNOWN_TOOL = "Unknown tool. List the tools to see what this caller may use."
 UNKNOWN_PROMPT = "Unknown prompt. List the prompts to see what this caller may use."
 UNKNOWN_RESOURCE = "Resource not found. List the resources to see what this caller may use."
 _PROMPTS_COUNT = 4_096  # remembered of one server
+_URI_CHARS = 2_048  # of a URI that is said back
 _RESOURCE_NOT_FOUND = -32002  # 2025 era only; the 2026 era has -32602 in its place
 _UNKNOWN = {
     "tools/call": UNKNOWN_TOOL,
@@ -55,8 +56,13 @@ def unknown_item(call: Call, reason: str) -> Refuse:
         is_resource = isinstance(reference, dict) and reference.get("type") == "ref/resource"
         return _hidden(UNKNOWN_RESOURCE if is_resource else UNKNOWN_PROMPT, reason)
     tell = _UNKNOWN.get(call.message.method, UNKNOWN_TOOL)
-    old = tell is UNKNOWN_RESOURCE and call.era == "legacy"
-    return Refuse(reason=reason, tell=tell, code=_RESOURCE_NOT_FOUND if old else codes.INVALID_PARAMS)
+    if tell is not UNKNOWN_RESOURCE:
+        return Refuse(reason=reason, tell=tell, code=codes.INVALID_PARAMS)
+    # The error says the URI back as this caller wrote it (MCP server/resources, error handling).
+    uri = (call.sent.params or {}).get("uri")
+    extra = {"uri": uri} if isinstance(uri, str) and len(uri) <= _URI_CHARS else None
+    code = _RESOURCE_NOT_FOUND if call.era == "legacy" else codes.INVALID_PARAMS
+    return Refuse(reason=reason, tell=tell, code=code, extra=extra)
 
 
 class AskPolicy(Control):
@@ -149,7 +155,10 @@ class AskPolicy(Control):
     def reply(self, call: Call, reply: Message) -> Answer:
         """Let a server's "there is no such item" read like ours, so that what is hidden answers as what is not there."""
         error = reply.value.get("error") if reply.is_error else None
-        if not isinstance(error, dict) or error.get("code") not in (codes.INVALID_PARAMS, _RESOURCE_NOT_FOUND):
+        if not isinstance(error, dict) or error.get("code") not in (
+            codes.INVALID_PARAMS,
+            _RESOURCE_NOT_FOUND,
+        ):
             return None
         match call.message.method:
             case "prompts/get" if call.item not in self._prompts.get(call.server, ()):

@@ -176,3 +176,11 @@ def test_streams_and_ends_of_sessions_need_the_server(verb: str) -> None:
 def test_nobody_without_a_role_passes_whatever_they_send(method: str, item: str, server: str) -> None:
     for name in (method, "tools/call", "prompts/get"):
         assert isinstance(CONTROL.request(call(name, server=server, item=item), {}), Refuse)
+
+
+def test_an_unknown_resource_is_said_back_as_the_caller_wrote_it_and_a_long_one_not() -> None:
+    asked = call("resources/read", "clock", item="file:///nope")
+    asked.sent = Message("request", "resources/read", 1, {"uri": "clock+file:///nope"}, {})
+    assert unknown_item(asked, "why").extra == {"uri": "clock+file:///nope"}
+    asked.sent = Message("request", "resources/read", 1, {"uri": "x:" + "y" * 4_000}, {})
+    assert unknown_item(asked, "why").extra is None

@@ -173,8 +173,7 @@ class Upstream(Contender):
 
     def start(self) -> None:
         super().start()
-        pinned_to = pinned(CLIENT_CORE)
-        os.sched_setaffinity(self.pid, {sorted(os.sched_getaffinity(0))[-1]} if pinned_to else set())
+        os.sched_setaffinity(self.pid, {max(os.sched_getaffinity(0))})
 
 
 class Nginx(Contender):

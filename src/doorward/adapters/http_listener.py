@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import http
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from doorward.adapters.http_in import HttpFace
 
 MEMO_HEADS = 4_096
+_TRACE_CONTEXT = re.compile(  # W3C Trace Context §3.2, between two other lines' ends
+    rb"\r\ntraceparent: [0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=\r\n)", re.IGNORECASE
+)
 MEMO_BYTES = 8_388_608
 _REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 
@@ -93,11 +97,18 @@ class HttpListener:
         """The one copy of these bytes and their parsed head, from the memo where it can. Raises CallerError."""
         known = self._memo.get(block)
         if known is None:
-            known = (block, parse_request_head(block, Head))
-            if len(self._memo) >= MEMO_HEADS or self._memo_bytes + len(block) > MEMO_BYTES:
+            # A trace context differs in every request and decides nothing here. A well-formed line of it is left out of
+            # what is looked up and parsed, so that a client which is traced is not parsed anew each time.
+            plain, found = _TRACE_CONTEXT.subn(b"", block, 1)
+            known = self._memo.get(plain) if found else None
+            if known is not None:
+                return block, known[1]
+            known = (plain, parse_request_head(plain, Head))
+            if len(self._memo) >= MEMO_HEADS or self._memo_bytes + len(plain) > MEMO_BYTES:
                 self.forget_heads()
-            self._memo[block] = known
-            self._memo_bytes += len(block)
+            self._memo[plain] = known
+            self._memo_bytes += len(plain)
+            return block, known[1]
         return known
 
     def forget_heads(self) -> None:

@@ -51,7 +51,9 @@ def make_counters_file(workers: int, keys_count: int = KEYS_COUNT, heap_bytes: i
                 descriptor = os.dup(file.fileno())
         os.ftruncate(descriptor, size)
     except OSError as error:
-        raise StoreError("counters-memory", "Memory for the limits cannot be had.", str(error.errno)) from error
+        raise StoreError(
+            "counters-memory", "Memory for the limits cannot be had.", str(error.errno)
+        ) from error
     header = (_MAGIC, 1, keys_count, workers)  # the first word of the heap stays unused: 0 means no ring
     os.pwrite(descriptor, b"".join(word.to_bytes(8, "little") for word in header), 0)
     return descriptor
@@ -126,18 +128,14 @@ class SharedCounters:
                     return Denied(index, "refused", excess * one.per_seconds / calls)
             places.append((entry, low, high))
         for entry, _, _ in places:
-            self._note(entry, now)
+            following, count, capacity = words[entry + _NEXT], words[entry + _COUNT], words[entry + _CAPACITY]
+            floats[words[entry + _RING] + following] = now
+            words[entry + _NEXT] = following + 1 if following + 1 < capacity else 0
+            if count < capacity:
+                words[entry + _COUNT] = count + 1
+            floats[entry + _TOUCHED] = now
+            shorts[(entry + _COLUMNS) * 4 + self._worker] += 1
         return Ticket(now, tuple(places))
-
-    def _note(self, entry: int, now: float) -> None:
-        words = self._words
-        following, capacity = words[entry + _NEXT], words[entry + _CAPACITY]
-        self._floats[words[entry + _RING] + following] = now
-        words[entry + _NEXT] = following + 1 if following + 1 < capacity else 0
-        if words[entry + _COUNT] < capacity:
-            words[entry + _COUNT] += 1
-        self._floats[entry + _TOUCHED] = now
-        self._shorts[(entry + _COLUMNS) * 4 + self._worker] += 1
 
     def _refused_level(self, entry: int, calls: int, per_seconds: float, now: float) -> float:
         elapsed = now - self._floats[entry + _REFUSED_AT]
@@ -238,9 +236,8 @@ class SharedCounters:
 
     def _is_stale(self, entry: int, now: float) -> bool:
         cell = (entry + _COLUMNS) * 4
-        return (
-            self._floats[entry + _TOUCHED] + self._floats[entry + _PER] < now
-            and not any(self._shorts[cell : cell + WORKERS_COUNT])
+        return self._floats[entry + _TOUCHED] + self._floats[entry + _PER] < now and not any(
+            self._shorts[cell : cell + WORKERS_COUNT]
         )
 
     def _settle(self, entry: int, one: Demand, now: float) -> int:

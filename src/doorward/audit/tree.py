@@ -74,8 +74,15 @@ class Tree:
 
     def extend(self, entries: Iterable[bytes], finished: Callable[[int, int, list[bytes]], None]) -> None:
         """Append entries, hashing each."""
+        bottom, size = self.levels[0], self.size
         for entry in entries:
-            self.add(sha256(b"\x00" + entry).digest(), finished)
+            bottom.append(sha256(b"\x00" + entry).digest())
+            size += 1
+            if len(bottom) == TILE_WIDTH:
+                self.size = size
+                self._carry(finished)
+                bottom = self.levels[0]
+        self.size = size
 
     def root(self) -> bytes:
         """The Merkle tree hash of everything so far."""

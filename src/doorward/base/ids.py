@@ -12,7 +12,11 @@ _LOW_BITS = 20
 
 
 def _write_base32(value: int, pairs: int) -> str:
-    return "".join(_PAIRS[(value >> (10 * place)) & 1023] for place in range(pairs - 1, -1, -1))
+    text = ""
+    for _ in range(pairs):
+        text = _PAIRS[value & 1023] + text
+        value >>= 10
+    return text
 
 
 class EventIds:
@@ -32,7 +36,9 @@ class EventIds:
         if millisecond > self._millisecond or low >> _LOW_BITS:
             # A clock that stands still or goes back keeps the order; a full counter borrows from the next millisecond.
             self._millisecond = max(millisecond, self._millisecond + 1)
-            self._prefix = _write_base32(self._millisecond, 5) + _write_base32(secrets.randbits(_HIGH_BITS), 6)
+            self._prefix = _write_base32(self._millisecond, 5) + _write_base32(
+                secrets.randbits(_HIGH_BITS), 6
+            )
             low = secrets.randbits(_LOW_BITS - 1)
         self._low = low
         return self._prefix + _PAIRS[low >> 10] + _PAIRS[low & 1023]

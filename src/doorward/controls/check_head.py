@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar
 
 from doorward.controls.control import Call, Control, Facts, Head, Refuse, Verdict
@@ -103,6 +104,7 @@ def has_envelope(params: dict[str, object] | None) -> bool:
     return isinstance(meta, dict) and modern.VERSION_KEY in meta and modern.CAPABILITIES_KEY in meta
 
 
+@lru_cache(256)
 def accepted(accept: str | None) -> tuple[bool, bool]:
     """Whether an Accept header takes JSON and an event stream (RFC 9110 §12.5.1: ranges, and q=0 excludes)."""
     if accept is None:

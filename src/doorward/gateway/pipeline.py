@@ -87,6 +87,8 @@ class Pipeline:
                 verdict = hook(head)
             except Exception as error:  # noqa: BLE001 - a crash refuses
                 return _crashed(slug, error)
+            if verdict is None:
+                continue
             if isinstance(verdict, Refuse):
                 if report:
                     _log.warning("would refuse", extra={"control": slug, "reason": verdict.reason})

@@ -81,7 +81,9 @@ class Session:
         self.declared: dict[str, dict[str, Any]] = {}  # server -> the capabilities that it may hear of
         self.links: dict[str, Link] = {}
         self.flights: dict[MessageId, Any] = {}  # the client's requests under way, by its id
-        self.tokens: dict[MessageId, str] = {}  # live progress tokens, and whose call each is ("": all servers')
+        self.tokens: dict[
+            MessageId, str
+        ] = {}  # live progress tokens, and whose call each is ("": all servers')
         self.asked: dict[str, Asked] = {}
         self.streams: dict[str, Stream] = {}
         self.common = Stream("c")  # what servers say on their own
@@ -98,10 +100,9 @@ class Session:
         stream = Stream(f"p{self._counter}")
         self.streams[stream.key] = stream
         if len(self.streams) > _STREAMS_COUNT:
-            for key, old in list(self.streams.items()):
-                if old.finished:
-                    del self.streams[key]
-                    break
+            done = next((key for key, old in self.streams.items() if old.finished), None)
+            if done is not None:
+                del self.streams[done]
         return stream
 
     def stream_after(self, event_id: str) -> tuple[Stream, int] | None:

@@ -11,6 +11,7 @@ import re
 from doorward.base.errors import CallerError
 
 LAST_CHUNK = b"0\r\n\r\n"
+_WHOLE = b"\r\n" + LAST_CHUNK  # what follows the data of a body in one chunk
 TRAILER_BYTES = 4_096
 SIZE_DIGITS = 16  # 64 bits
 _SMALL_CHUNKS = 10_000  # so many chunks of fewer than 16 bytes on average are an attack on our CPU
@@ -47,6 +48,10 @@ class ChunkDecoder:
 
         Raises CallerError ``http-chunk`` (400) or ``body-too-large`` (413); the decoder is dead then.
         """
+        if self._chunks == self._seen == 0 and data.endswith(_WHOLE):
+            part = self._whole(data)
+            if part is not None:
+                return [part], True, b""
         parts: list[bytes] = []
         at = 0
         end = len(data)
@@ -71,6 +76,20 @@ class ChunkDecoder:
             else:
                 self._open(line)
         return parts, False, b""
+
+    def _whole(self, data: bytes) -> bytes | None:
+        """The body, where ``data`` is exactly one chunk and the end, as one read often is; None for all else."""
+        if self._line or self._left or self._need_end or self._in_trailer:
+            return None
+        stop = data.find(b"\r\n", 0, SIZE_DIGITS + 2)
+        line = data[: max(stop, 0)]
+        if _SIZE.fullmatch(line) is None:
+            return None
+        size = int(line, 16)
+        if not 0 < size == len(data) - stop - 2 - len(_WHOLE) or 0 < self._limit < size:
+            return None
+        self._chunks, self._seen, self._in_trailer = 1, size, True
+        return data[stop + 2 : -len(_WHOLE)]
 
     def _next_line(self, data: bytes, at: int) -> tuple[bytes | None, int]:
         """The line that ends at the next CR LF, which may have begun in an earlier piece."""

@@ -9,6 +9,7 @@ import msgspec
 from doorward.base.errors import UpstreamError
 
 _BOM = b"\xef\xbb\xbf"
+_PLAIN = b"event: message\ndata: "
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _RETRY_DIGITS = 10
 _ID_BYTES = 1_024  # longer event ids are dropped like those with NUL
@@ -51,6 +52,8 @@ class SseReader:
         ``upstream-event-encoding`` when an event is not UTF-8.
         """
         if not self._begun:
+            if chunk.startswith(_PLAIN) and (event := self._whole(chunk)) is not None:
+                return [event]
             chunk = self._strip_bom(chunk)
         if self._skip_lf and chunk:
             self._skip_lf = False
@@ -78,6 +81,18 @@ class SseReader:
             self._grow(len(rest))
             self._tail.append(rest)
         return events
+
+    def _whole(self, chunk: bytes) -> SseEvent | None:
+        """The event, where a stream begins with exactly one of one line, as most answers do; None for all else."""
+        data = chunk[len(_PLAIN) : -2]
+        if self._head or chunk[-2:] != b"\n\n" or b"\n" in data or b"\r" in data or len(chunk) > self._limit:
+            return None
+        try:
+            event = SseEvent("message", "", data.decode(), None)
+        except UnicodeDecodeError:
+            return None  # the long way tells what is wrong
+        self._begun = True
+        return event
 
     def _strip_bom(self, chunk: bytes) -> bytes:
         self._head += chunk

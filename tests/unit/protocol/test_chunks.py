@@ -91,3 +91,25 @@ def test_a_stream_without_limit_takes_any_number_of_chunks() -> None:
     parts, done, _ = ChunkDecoder().feed(b"1\r\na\r\n" * 20_000)
     assert len(parts) == 20_000
     assert not done
+
+
+@given(st.binary(max_size=40), st.sampled_from([0, 8, 64]))
+def test_a_body_that_comes_in_one_read_is_judged_like_one_that_comes_byte_by_byte(
+    body: bytes, limit: int
+) -> None:
+    wire = encode_chunk(body) + LAST_CHUNK
+    for sent in (wire, wire[1:], b"0" + wire, wire.replace(b"\r\n0", b"0\r\n0", 1)):
+        assert judged([sent], limit) == judged([sent[at : at + 1] for at in range(len(sent))], limit)
+
+
+def judged(pieces: list[bytes], limit: int) -> tuple[bytes, bool] | int:
+    decoder, parts, done = ChunkDecoder(limit), [], False
+    try:
+        for piece in pieces:
+            if done:
+                break
+            more, done, _ = decoder.feed(piece)
+            parts += more
+    except CallerError as error:
+        return error.status
+    return b"".join(parts), done

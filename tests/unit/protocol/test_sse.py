@@ -92,3 +92,30 @@ def test_what_is_written_can_be_read() -> None:
 def test_nothing_in_the_data_starts_another_event() -> None:
     written = write_event(b'x\n\nevent: message\ndata: {"jsonrpc":"2.0","id":2,"result":{}}\n\n')
     assert len(SseReader(1_000).feed(written)) == 1
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"event: message\ndata: {}\n\n",
+        b"event: message\ndata: \n\n",
+        b"event: message\ndata: a\rdata: b\n\n",
+        b"event: message\ndata: a\r\n\n",
+        b"event: message\ndata: a\n\ndata: b\n\n",
+        b"event: message\ndata: a\nid: 3\n\n",
+        b"event: message\ndata: \xff\n\n",
+        b"event: message\ndata: " + b"x" * 200 + b"\n\n",
+    ],
+)
+def test_an_event_that_comes_in_one_read_is_read_like_one_that_comes_byte_by_byte(stream: bytes) -> None:
+    assert heard([stream]) == heard([stream[at : at + 1] for at in range(len(stream))])
+
+
+def heard(pieces: list[bytes]) -> list[SseEvent] | str:
+    reader, events = SseReader(100), []
+    try:
+        for piece in pieces:
+            events += reader.feed(piece)
+    except UpstreamError as error:
+        return error.code
+    return events

@@ -54,9 +54,8 @@ def before_http(upstream: int) -> Iterator[tuple[Stack, str]]:
 def before_stdio() -> Iterator[tuple[Stack, str]]:
     """Doorward before the same server, started by Doorward in the cage."""
     command = [sys.executable, str(EVERYTHING), "stdio"]
-    yield from _before(
-        {"command": command, "files": [{"path": str(STAND_INS)}, {"path": str(ROOT / ".venv")}]}
-    )
+    files = [{"path": str(STAND_INS)}, {"path": str(ROOT / ".venv")}]
+    yield from _before({"command": command, "files": files}, workers=1)
 
 
 def _differences(run: Run, expected: list[str]) -> list[str]:

@@ -211,6 +211,12 @@ class Supervisor:
         self._failure = self._failure or error
         self._over.set()
 
+    @property
+    def is_ready(self) -> bool:
+        """True while every worker serves."""
+        full = len(self.workers) == self.settings.gateway.workers
+        return full and all(one.is_ready for one in self.workers.values())
+
     # -- records ------------------------------------------------------------------------------------------------
 
     def note(self, method: str, actor: str, **more: Any) -> None:

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from doorward.settings import Loaded
 
 HOOKS = ("head", "request", "listing", "reply", "notice", "settled")
-_LIVE_KEYS = ("mode", "state", "since", "last_event")  # what a running Doorward knows better than the file
+_LIVE_KEYS = (
+    "mode",
+    "state",
+    "why",
+    "since",
+    "last_event",
+    "refusals",
+)  # what a running Doorward knows better than the file
 
 
 def controls(

@@ -1,15 +1,17 @@
 """The admin plane as an ASGI app: what it shows and does comes from the supervisor through one port.
 
 Whoever comes by the Unix socket is the owner of the process (or root); whoever comes by TCP needs the admin token, and
-Host and Origin are checked first.
+Host and Origin are checked first. A browser gets a session cookie for the token; the pages build everything that they
+show from text nodes, and the content security policy allows nothing from elsewhere and no inline script or style.
 """
 
 from __future__ import annotations
 
 import hmac
-import html
 import secrets
+import time
 from collections.abc import Awaitable, Callable
+from importlib.resources import files
 from typing import Any, Protocol
 
 import msgspec
@@ -17,19 +19,25 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from doorward.base.errors import CallerError, DoorwardError
+from doorward.console.openapi import DOCUMENT
 
 _COOKIE = "doorward_admin"
 _BODY_BYTES = 65_536
 _SESSIONS_COUNT = 64
+_SESSION_SECONDS = 28_800
 _FIELDS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_STATIC = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 class AdminPort(Protocol):
@@ -37,9 +45,15 @@ class AdminPort(Protocol):
 
     def status(self) -> dict[str, Any]: ...
 
+    def workers(self) -> list[dict[str, Any]]: ...
+
     def controls(self) -> list[dict[str, Any]]: ...
 
     def servers(self) -> list[dict[str, Any]]: ...
+
+    def limits(self) -> list[dict[str, Any]]: ...
+
+    async def calls(self) -> list[dict[str, Any]]: ...
 
     def metrics(self) -> str: ...
 
@@ -55,19 +69,23 @@ class AdminPlane:
         self._port = port
         self._token = token.encode()
         self._hosts = hosts
-        self._sessions: list[str] = []
-        api = [
-            Route("/api/v1/status", self._guarded(lambda _, __: _json(port.status()))),
-            Route("/api/v1/controls", self._guarded(lambda _, __: _json(port.controls()))),
-            Route("/api/v1/servers", self._guarded(lambda _, __: _json(port.servers()))),
+        self._sessions: dict[str, float] = {}  # session -> when it ends, by the monotonic clock
+        gets: dict[str, Callable[[], Any]] = {
+            "status": port.status, "workers": port.workers, "controls": port.controls, "servers": port.servers,
+            "limits": port.limits, "calls": port.calls, "overview": self._overview,
+        }  # fmt: skip
+        routes = [Route(f"/api/v1/{name}", self._guarded(_shown(see))) for name, see in gets.items()]
+        routes += [
             Route("/api/v1/revocations", self._guarded(self._revoke), methods=["POST"]),
             Route("/api/v1/reload", self._guarded(self._reload), methods=["POST"]),
-            Route("/api/openapi.json", self._guarded(lambda _, __: _json(_openapi()))),
-            Route("/metrics", self._guarded(lambda _, __: Response(port.metrics(), media_type="text/plain; version=0.0.4"))),
+            Route("/api/openapi.json", self._guarded(_shown(lambda: DOCUMENT))),
+            Route("/metrics", self._guarded(self._metrics)),
+            Route("/", self._page),
+            Route("/login", self._login, methods=["POST"]),
+            Route("/logout", self._logout, methods=["POST"]),
         ]
-        self.app = Starlette(
-            routes=[Route("/", self._page), Route("/login", self._login, methods=["POST"]), *api]
-        )
+        routes += [Route(f"/static/{name}", self._file(name, kind)) for name, kind in _STATIC.items()]
+        self.app: ASGIApp = _Hardened(Starlette(routes=routes))
 
     # -- access -------------------------------------------------------------------------------------------------
 
@@ -78,8 +96,12 @@ class AdminPlane:
         origin = request.headers.get("origin")
         if request.headers.get("host", "").lower() not in self._hosts:
             return _json({"error": {"code": "host", "message": "This host is not served."}}, 403)
-        if origin is not None and origin.removeprefix("http://").lower() not in self._hosts:
+        if origin is not None and origin.lower() not in {f"http://{host}" for host in self._hosts}:
             return _json({"error": {"code": "origin", "message": "This origin may not call."}}, 403)
+        if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not _navigates(
+            request
+        ):
+            return _json({"error": {"code": "origin", "message": "Another site may not call."}}, 403)
         return None
 
     def _who(self, request: Request) -> str:
@@ -89,10 +111,18 @@ class AdminPlane:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), self._token):
             return "admin-token"
+        if not self._has_session(request):
+            return ""
+        # SECURITY: a cookie comes by itself, so what changes something must come from our own page.
+        from_us = "origin" in request.headers or request.headers.get("sec-fetch-site") == "same-origin"
+        return "console" if request.method in ("GET", "HEAD") or from_us else ""
+
+    def _has_session(self, request: Request) -> bool:
         cookie = request.cookies.get(_COOKIE, "").encode()
-        if any([hmac.compare_digest(cookie, one.encode()) for one in self._sessions]):  # noqa: C419 - constant time
-            return "console"
-        return ""
+        now = time.monotonic()
+        self._sessions = {name: until for name, until in self._sessions.items() if until > now}
+        found = [hmac.compare_digest(cookie, one.encode()) for one in self._sessions]  # constant time
+        return any(found)
 
     def _guarded(self, serve: Callable[[Request, str], Any]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
@@ -105,15 +135,15 @@ class AdminPlane:
                 return answer
             try:
                 found = serve(request, who)
-                answer = found if isinstance(found, Response) else await found
+                return found if isinstance(found, Response) else await found
             except CallerError as error:
-                answer = _json({"error": {"code": error.code, "message": error.tell}}, error.status)
+                return _json({"error": {"code": error.code, "message": error.tell}}, error.status)
             except DoorwardError as error:
-                answer = _json({"error": {"code": error.code, "message": error.tell}}, 503)
-            answer.headers.update(_FIELDS)
-            return answer
+                return _json({"error": {"code": error.code, "message": error.tell}}, 503)
 
         return endpoint
+
+    # -- acts and views -----------------------------------------------------------------------------------------
 
     async def _revoke(self, request: Request, who: str) -> Response:
         body = await _body(request)
@@ -122,7 +152,7 @@ class AdminPlane:
                 await self._port.revoke(jti, float(until), who)
                 return _json({"revoked": jti})
             case _:
-                raise CallerError("body", "Send {\"jti\": text, \"until\": Unix seconds}.")
+                raise CallerError("body", 'Send {"jti": text, "until": Unix seconds}.')
 
     async def _reload(self, request: Request, who: str) -> Response:
         await _body(request)
@@ -131,35 +161,98 @@ class AdminPlane:
         error = self._port.status().get("last_reload_error") or {}
         return _json({"error": {"code": error.get("code", ""), "message": error.get("tell", "")}}, 422)
 
+    def _metrics(self, request: Request, who: str) -> Response:
+        return Response(self._port.metrics(), media_type="text/plain; version=0.0.4")
+
+    async def _overview(self) -> dict[str, Any]:
+        port = self._port
+        return {
+            "status": port.status(),
+            "servers": port.servers(),
+            "workers": port.workers(),
+            "controls": port.controls(),
+            "limits": port.limits(),
+            "calls": await port.calls(),
+        }
+
     # -- pages --------------------------------------------------------------------------------------------------
 
     async def _login(self, request: Request) -> Response:
         if (refused := self._refused(request)) is not None:
             return refused
-        content = await _read(request)
+        try:
+            content = await _read(request)
+        except CallerError as error:
+            return _json({"error": {"code": error.code, "message": error.tell}}, error.status)
         given = content.decode("latin-1").partition("token=")[2].partition("&")[0].encode("latin-1")
         if not hmac.compare_digest(given, self._token):
-            return Response(_shell(_LOGIN), 401, _FIELDS, "text/html")
+            return Response(_content("login-again.html"), 401, media_type="text/html")
         session = secrets.token_urlsafe(32)
-        self._sessions = [*self._sessions, session][-_SESSIONS_COUNT:]
-        answer = RedirectResponse("/", 303, _FIELDS)
-        answer.set_cookie(_COOKIE, session, httponly=True, samesite="strict", max_age=28_800)
+        kept = list(self._sessions.items())[1 - _SESSIONS_COUNT :]
+        self._sessions = {**dict(kept), session: time.monotonic() + _SESSION_SECONDS}
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(_COOKIE, session, httponly=True, samesite="strict", max_age=_SESSION_SECONDS)
+        return answer
+
+    async def _logout(self, request: Request) -> Response:
+        if (refused := self._refused(request)) is not None:
+            return refused
+        answer = RedirectResponse("/", 303)
+        if self._who(request) == "console":
+            self._sessions.pop(request.cookies.get(_COOKIE, ""), None)
+            answer.delete_cookie(_COOKIE, httponly=True, samesite="strict")
         return answer
 
     async def _page(self, request: Request) -> Response:
         if (refused := self._refused(request)) is not None:
             return refused
-        if not self._who(request):
-            return Response(_shell(_LOGIN), 200, _FIELDS, "text/html")
-        body = "".join(
-            f"<h2>{title}</h2>{_table(rows)}"
-            for title, rows in (
-                ("Status", [self._port.status()]),
-                ("Servers", self._port.servers()),
-                ("Controls", self._port.controls()),
-            )
-        )
-        return Response(_shell(body), 200, _FIELDS, "text/html")
+        page = "console.html" if self._who(request) else "login.html"
+        return Response(_content(page), 200, media_type="text/html")
+
+    def _file(self, name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+        """A file of the pages: the same for everybody, so that the login page can use it."""
+
+        async def serve(request: Request) -> Response:
+            return self._refused(request) or Response(_content(name), media_type=kind)
+
+        return serve
+
+
+class _Hardened:
+    """Adds the security fields to every answer, those of the router for unknown paths too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                fields = [(name.lower().encode(), value.encode()) for name, value in _FIELDS.items()]
+                message["headers"] = [*message.get("headers", []), *fields]
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+
+def _shown(see: Callable[[], Any]) -> Callable[[Request, str], Awaitable[Response]]:
+    async def serve(_: Request, __: str) -> Response:
+        found = see()
+        return _json(await found if isinstance(found, Awaitable) else found)
+
+    return serve
+
+
+def _content(name: str) -> bytes:
+    folder = files("doorward.console") / "static"
+    if name != "login-again.html":
+        return (folder / name).read_bytes()
+    again = b'<p class="fault" role="alert">That is not the admin token.</p>'
+    return (folder / "login.html").read_bytes().replace(b"<!-- fault -->", again)
+
+
+def _navigates(request: Request) -> bool:
+    """A person follows a link to the page; with SameSite=Strict they then see the login form."""
+    return request.method == "GET" and request.headers.get("sec-fetch-mode") == "navigate"
 
 
 def _owner(request: Request) -> str:
@@ -187,40 +280,4 @@ async def _body(request: Request) -> Any:
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, _FIELDS, "application/json")
-
-
-def _openapi() -> dict[str, Any]:
-    paths = {path: {"get": {"responses": {"200": {"description": "A JSON document"}}}} for path in (
-        "/api/v1/status", "/api/v1/controls", "/api/v1/servers")}
-    posts = {path: {"post": {"responses": {"200": {"description": "Done"}}}} for path in (
-        "/api/v1/revocations", "/api/v1/reload")}
-    return {"openapi": "3.1.0", "info": {"title": "Doorward admin", "version": "1"}, "paths": {**paths, **posts}}
-
-
-_LOGIN = '<form method="post" action="/login"><label>Admin token <input type="password" name="token" autofocus></label> <button>Open</button></form>'
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1b2430}"
-    "table{border-collapse:collapse;width:100%}td,th{padding:.35rem .6rem;border-bottom:1px solid #d9dee5;text-align:left}"
-    ".red{color:#b00020;font-weight:600}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}"
-)
-
-
-def _shell(body: str) -> str:
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Doorward</title>'
-        f"<style>{_STYLE}</style><h1>Doorward</h1>{body}</html>"
-    )
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    if not rows:
-        return "<p>None.</p>"
-    heads = "".join(f"<th>{html.escape(str(key))}</th>" for key in rows[0])
-    lines = "".join(
-        f"<tr{' class=red' if row.get('sandbox') == 'none' else ''}>"
-        + "".join(f"<td>{html.escape(str(value))}</td>" for value in row.values())
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{heads}</tr>{lines}</table>"
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import re
 from pathlib import Path
 
 import pytest
+from tests.unit.app.test_supervisor import ROOT, until, write_settings
 
 from doorward.adapters.admin_client import AdminClient
+from doorward.app.metrics import METRICS
 from doorward.app.supervisor import Supervisor
 from doorward.settings import load
-from tests.unit.app.test_supervisor import ROOT, until, write_settings
 
 pytestmark = pytest.mark.anyio
 
@@ -63,8 +65,26 @@ async def test_the_socket_serves_its_owner_and_tcp_wants_host_origin_and_token(
     assert (await asyncio.to_thread(lambda: tcp("/metrics", Authorization="Bearer wrong")))[0] == 401
     status, text = await asyncio.to_thread(lambda: tcp("/metrics", Authorization=f"Bearer {token}"))
     assert status == 200
-    assert b"doorward_workers 2" in text
+    same_metrics(text.decode())
     assert (await asyncio.to_thread(lambda: tcp("/", Host="evil.example")))[0] == 403
     assert (await asyncio.to_thread(lambda: tcp("/", Origin="http://evil.example")))[0] == 403
     supervisor.stop()
     assert await asyncio.wait_for(task, 20) == 0
+
+
+def same_metrics(text: str) -> None:
+    """The page, the list and the reference name the same metrics with the same words."""
+    assert "\ndoorward_workers 2" in text
+    page = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    assert page == {one.name: one.kind for one in METRICS}
+    document = (ROOT / "docs/reference/metrics.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.+?) \| (.+) \|$", document, re.MULTILINE)
+    assert rows == [
+        (one.name, one.kind, ", ".join(f"`{label}`" for label in one.labels) or "-", one.help)
+        for one in METRICS
+    ]
+
+
+def test_a_metric_never_has_a_label_that_names_a_person() -> None:
+    for one in METRICS:
+        assert not {"principal", "client", "address", "item", "session"} & set(one.labels)

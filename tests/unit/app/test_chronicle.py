@@ -4,13 +4,18 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.unit.app.test_supervisor import importable, start, until, write_settings  # noqa: F401 - a fixture
 
 from doorward.adapters.ledger_read import LedgerReader, Question, find_public_key, verify_folder
 from doorward.app.supervisor import Supervisor
 from doorward.base.errors import StoreError
-from tests.unit.app.test_supervisor import importable, start, until, write_settings  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
+WEB = """
+[servers.web]
+url = "http://127.0.0.1:9/mcp"
+credentials = { type = "header", value = { file = "key" } }
+"""
 
 
 @pytest.fixture
@@ -61,13 +66,11 @@ async def test_what_operators_and_servers_do_is_on_record_and_verifies(tmp_path:
         ('[policy]\nfiles = ["bad.cedar"]\n', "policy-"),
         ('[policy]\nfiles = ["absent.cedar"]\n', "policy-"),
         (
-            '[servers.web]\nurl = "http://127.0.0.1:9/mcp"\n'
-            'credentials = { type = "header", value = { file = "absent" } }\n',
+            WEB.replace("key", "absent"),
             "secret-",
         ),
         (
-            '[servers.web]\nurl = "http://127.0.0.1:9/mcp"\n'
-            'credentials = { type = "header", value = { file = "two-lines" } }\n',
+            WEB.replace("key", "two-lines"),
             "secret-invalid",
         ),
         ("[limits]\ncalls = 7\nper_seconds = 99999999\n", ""),
@@ -97,10 +100,7 @@ async def test_a_reload_that_is_in_force_asks_for_nothing_that_could_be_gone_by_
     secret.chmod(0o600)
     path = write_settings(tmp_path, workers=1)
     supervisor, task = await start(path)
-    path.write_text(
-        path.read_text() + '[servers.web]\nurl = "http://127.0.0.1:9/mcp"\n'
-        'credentials = { type = "header", value = { file = "key" } }\n'
-    )
+    path.write_text(path.read_text() + WEB)
     assert await supervisor.reload("test", force=True)
     secret.unlink()
     await supervisor.revoke("x", 9e9, "test")  # pushes a snapshot

@@ -155,7 +155,9 @@ def test_on_the_endpoint_of_all_servers_a_hidden_server_answers_as_no_server(era
     if era == "modern" and method == "resources/subscribe":
         pytest.skip("the era has no such method")
     server = PlayedServer()
-    talk = Talk({"s": server, "other": PlayedServer()}, roles={"user": Role(servers=("other",), tools=("*",))})
+    talk = Talk(
+        {"s": server, "other": PlayedServer()}, roles={"user": Role(servers=("other",), tools=("*",))}
+    )
     session = talk.open("") if era == "legacy" else ""
 
     def ask(name: str) -> Any:
@@ -175,7 +177,9 @@ def test_on_the_endpoint_of_all_servers_a_hidden_server_answers_as_no_server(era
 @pytest.mark.parametrize("era", ["modern", "legacy"])
 def test_on_the_endpoint_of_all_servers_a_hidden_servers_tool_answers_as_no_tool(era: str) -> None:
     server = PlayedServer()
-    talk = Talk({"s": server, "other": PlayedServer()}, roles={"user": Role(servers=("other",), tools=("*",))})
+    talk = Talk(
+        {"s": server, "other": PlayedServer()}, roles={"user": Role(servers=("other",), tools=("*",))}
+    )
     session = talk.open("") if era == "legacy" else ""
 
     def ask(name: str) -> Any:

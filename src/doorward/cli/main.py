@@ -26,12 +26,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doorward.cli.controls:controls",
         "List what protects, or what of the catalogue is covered.",
     ),
-    "demo": ("doorward.cli.demo:demo", "Run Doorward before two real MCP servers, with proof and how to connect."),
+    "demo": (
+        "doorward.cli.demo:demo",
+        "Run Doorward before two real MCP servers, with proof and how to connect.",
+    ),
     "doctor": (
         "doorward.cli.doctor:doctor",
         "Say in plain words what is wrong with this machine or the settings.",
     ),
-    "range": ("doorward.cli.range:range_app", "Attack a Doorward of one's own, and see what each control stops."),
+    "range": (
+        "doorward.cli.range:range_app",
+        "Attack a Doorward of one's own, and see what each control stops.",
+    ),
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
     "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
@@ -39,7 +45,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 # Codes of OperatorError that are about the machine and not about what was written.
-_MACHINE_PREFIXES = ("admin-", "cage-", "key-file-", "bus-", "port-", "ledger-", "package-", "data-dir-", "worker-", "range-machine-")
+_MACHINE_PREFIXES = (
+    "admin-",
+    "cage-",
+    "key-file-",
+    "bus-",
+    "port-",
+    "ledger-",
+    "package-install",
+    "package-missing",
+    "package-changed",
+    "data-dir-",
+    "worker-",
+    "range-machine-",
+)
 
 
 def build_app() -> App:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _PREFIX = "doorward-"
+_NUMBERS = itertools.count(1)  # of this process: a group may outlive whoever made it, and its name must not come again
 
 
 class ProcessGroup:
@@ -75,7 +77,6 @@ class ProcessGroups:
 
     def __init__(self) -> None:
         self._folder = pids_folder()
-        self._count = 0
         if self._folder is not None:
             self._sweep(self._folder)
 
@@ -88,8 +89,7 @@ class ProcessGroups:
         """Make a group, or None where this machine does not allow it."""
         if self._folder is None:
             return None
-        self._count += 1
-        folder = self._folder / f"{_PREFIX}{os.getpid()}-{self._count}"
+        folder = self._folder / f"{_PREFIX}{os.getpid()}-{next(_NUMBERS)}"
         try:
             folder.mkdir()
             (folder / "pids.max").write_text(str(processes))

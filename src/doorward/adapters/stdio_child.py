@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from doorward.adapters.cage import Launch, ResourceLimits, explain_failure
 from doorward.adapters.cgroup import ProcessGroup, ProcessGroups
+from doorward.adapters.seccomp import open_filter
 from doorward.base import limits
 from doorward.base.errors import CallerError, UpstreamError
 from doorward.protocol.envelope import parse_message
@@ -109,13 +110,16 @@ class StdioChild(asyncio.SubprocessProtocol):
         loop = asyncio.get_running_loop()
         launch = self._launch
         argv, fds = list(launch.argv), []
-        gate_in = gate_out = info_in = info_out = -1
+        gate_in = gate_out = info_in = info_out = calls = -1
         if launch.is_caged:
             # The cage waits at the gate until limits are set on it, so that nothing inside ever ran without them.
             gate_out, gate_in = os.pipe()
             info_in, info_out = os.pipe()
             argv[1:1] = ["--block-fd", str(gate_out), "--info-fd", str(info_out)]
             fds = [gate_out, info_out]
+            if (calls := open_filter()) >= 0:
+                argv[1:1] = ["--seccomp", str(calls)]
+                fds.append(calls)
         try:
             await loop.subprocess_exec(
                 lambda: self, *argv, env=dict(launch.env), cwd=launch.folder, pass_fds=tuple(fds),
@@ -138,7 +142,7 @@ class StdioChild(asyncio.SubprocessProtocol):
                 f"{type(error).__name__}: {error}",
             ) from error
         finally:
-            for fd in (gate_in, gate_out, info_in, info_out):  # closing the gate's writing end opens the gate
+            for fd in (gate_in, gate_out, info_in, info_out, calls):  # closing the gate's writing end opens the gate
                 if fd >= 0:
                     os.close(fd)
 

@@ -331,3 +331,12 @@ asyncio.run(main())
     while processes_with(mark) or processes_with(f"{tmp_path}/server.py"):
         assert time.monotonic() < end + 5, "the tree outlived its supervisor"
         time.sleep(0.02)
+
+
+async def test_a_caged_server_cannot_use_the_keyring_of_who_started_it(workshop: Workshop) -> None:
+    expression = (
+        "(lambda c: (c.CDLL(None, use_errno=True).syscall("
+        "250 if __import__('platform').machine() == 'x86_64' else 219, 0, -3, 0, 0, 0), c.get_errno()))"
+        "(__import__('ctypes'))"
+    )
+    assert await workshop.ask(expression) == [-1, 1]  # keyctl: EPERM

@@ -46,11 +46,11 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         _says("Web origins (scheme, host, port) that may call beyond those of the accepted hosts."),
     ] = ()
-    profile: Annotated[Profile, _says("How strict everything else is; `lab` is for the range only.")] = (
-        "local"
-    )
+    profile: Annotated[
+        Profile, _says("How strict everything else is. Only `local` and, for the range, `lab` exist yet.")
+    ] = "local"
     state: Annotated[
-        str, _says('Where approvals and revocations are kept: "sqlite" is a file in `data_dir`.')
+        str, _says('Where revisions of settings and revocations are kept: "sqlite" is a file in `data_dir`.')
     ] = "sqlite"
     cache: Annotated[
         str, _says('Where counters are shared: "memory" is shared by the workers of this machine.')
@@ -86,7 +86,7 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
     mode: Annotated[
         Literal["embedded", "external", "broker", "off"],
         _says(
-            "Who issues tokens; `off` makes every caller the principal `local` (loopback, local and lab only)."
+            "Who issues tokens; `off` makes every caller the principal `local` (loopback, local and lab only). `external` and `broker` do not exist yet."
         ),
     ] = "embedded"
     users: Annotated[tuple[UserSettings, ...], _says("The embedded accounts.")] = ()
@@ -163,7 +163,10 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[network]``: where Doorward itself may connect."""
 
     allow: Annotated[
-        tuple[str, ...], _says("Exceptions, host:port, to the rules against requests into inner networks.")
+        tuple[str, ...],
+        _says(
+            "Exceptions, host:port, to the rules against requests into inner networks. Does not exist yet: must be empty."
+        ),
     ] = ()
 
 
@@ -212,15 +215,15 @@ FOREIGN_SENTENCES: dict[str, str] = {
     "servers.*.files": "Paths that the caged program may see.",
     "servers.*.files[].path": "A file or folder.",
     "servers.*.files[].write": "Whether the program may change it.",
-    "servers.*.egress": "Hosts with port that the program may reach; none by default.",
+    "servers.*.egress": "Hosts with port that the program may reach. Does not exist yet: must be empty, there is no network.",
     "servers.*.url": "The server's Streamable HTTP endpoint, reached at exactly this host and port.",
     "servers.*.credentials": "What Doorward presents to the server; never what a caller sent.",
-    "servers.*.credentials.type": "`none` or `header`.",
+    "servers.*.credentials.type": "`none` or `header`; the others do not exist yet.",
     "servers.*.credentials.name": "The header's name.",
     "servers.*.credentials.value": "A reference to the secret in the header.",
     "servers.*.credentials.prefix": 'Text before the secret, such as "Bearer ".',
-    "servers.*.trust": "When a new or changed tool definition becomes callable.",
-    "servers.*.on_change": "What a changed definition does to the approved one.",
+    "servers.*.trust": "When a new or changed tool definition becomes callable. Only `off` exists yet.",
+    "servers.*.on_change": "What a changed definition does to the approved one. Does not exist yet: leave it out.",
     "servers.*.sandbox": "`none` starts the program without a cage, on record.",
     "servers.*.allow_requests": "What the server may ask of a client: sampling, elicitation, roots.",
     "servers.*.per_principal": "One process or upstream session for each principal.",

@@ -4,7 +4,7 @@
  *       connections=32 calls=20000   closed loop: each connection sends its next call when it has its answer
  *       rate=0                       open loop: so many calls a second, latency counted from the time they were due
  *       bytes=1024 shape=json500 tool=echo era=legacy|modern
- *       vary=0                       1: a header that differs in every request (traceparent)
+ *       vary=0                       1: a header that differs in every request (X-Request-Id); 2: traceparent
  *       refused=0                    1: 1 % refused traffic, half with a bad token, half with a tool that is denied
  *       obeyed=1                     0: the refused traffic is answered like the rest (a proxy without controls)
  *   load streams PORT PATH HEADER_FILE connections=N
@@ -72,7 +72,8 @@ static void write_head(Peer *peer, const char *verb, int kind, size_t length) {
     } else if (peer->state > WAITS_INITIALIZE) {
         print(&peer->out, "MCP-Protocol-Version: 2025-11-25\r\n");
     }
-    if (option.vary)
+    if (option.vary == 1) print(&peer->out, "X-Request-Id: %016lx-%lu\r\n", peer->id * 0x9E3779B97F4A7C15ul, peer->id);
+    if (option.vary == 2)
         print(&peer->out, "traceparent: 00-%016lx%016lx-%016lx-01\r\n", peer->id * 0x9E3779B97F4A7C15ul, peer->id, ~peer->id);
     if (*verb == 'P') print(&peer->out, "Content-Type: application/json\r\nContent-Length: %zu\r\n", length);
     append(&peer->out, "\r\n", 2);

@@ -17,6 +17,7 @@ from doorward.controls.control import Call
 from doorward.gateway import answers
 from doorward.gateway.desk import Desk
 from doorward.gateway.handshakes import speaks_known, unknown_version
+from doorward.gateway.naming import LISTS
 from doorward.gateway.pipeline import Ruling
 from doorward.gateway.ports import Cancel, Link, Reply, Responder
 from doorward.gateway.sessions import Session
@@ -28,12 +29,6 @@ from doorward.protocol.sse import write_event
 
 _log = logging.getLogger("doorward.exchange")
 
-LISTS = {
-    "tools/list": "tools",
-    "prompts/list": "prompts",
-    "resources/list": "resources",
-    "resources/templates/list": "resourceTemplates",
-}
 # Results that carry cache hints in the 2026 era (server/utilities/caching); ours vary by caller, hence private.
 _CACHEABLE = frozenset({*LISTS, "server/discover", "resources/read"})
 
@@ -204,7 +199,9 @@ class Exchange:
         if session is not None and message.kind == "request" and self.token is not None:
             session.tokens[self.token] = self.call.server
         self.upstream_requests += 1
-        self._cancel = link.post(message, self)
+        cancel = link.post(message, self)
+        if not self.finished:
+            self._cancel = cancel
 
     def _client_gone(self) -> None:
         # 2025 era: a lost connection is not a cancellation (SF-31), but nobody will ever know the session that an
@@ -491,5 +488,10 @@ class Exchange:
         if outcome != "refused":
             self.desk.recorder.outcome(self, outcome, status, code, body, ruling)
         self.desk.pipeline.settle(self.call, outcome)
-        if self.on_settled is not None:
-            self.on_settled()
+        settled, self.on_settled = self.on_settled, None
+        if settled is not None:
+            settled()
+        # What points back here is let go, so that memory is free at once and not when the cycle collector comes.
+        self._cancel = self.link = self.route = self.on_result = self.on_writable = None
+        if self.stream is not None:
+            self.stream.on_writable = None

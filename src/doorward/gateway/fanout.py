@@ -14,7 +14,7 @@ from doorward.base import limits
 from doorward.base.errors import UpstreamError
 from doorward.gateway.desk import DeafSink, Desk
 from doorward.gateway.handshakes import speaks_known, unknown_version
-from doorward.gateway.naming import rename_items, renamer
+from doorward.gateway.naming import LISTS, rename_items, renamer
 from doorward.gateway.ports import Cancel, Link, Sink
 from doorward.gateway.routes import join_uri, split_uri
 from doorward.protocol import codes
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("doorward.fanout")
 _PAGES_COUNT = 50
-_LISTS = {
-    "tools/list": "tools",
-    "prompts/list": "prompts",
-    "resources/list": "resources",
-    "resources/templates/list": "resourceTemplates",
-}
 _NAME = {"name": "doorward", "title": "Doorward", "version": __version__}
 
 Cut = Callable[[Message, str], Message]
@@ -97,7 +91,7 @@ class _Part:
         if self._fan.method == "initialize" and not speaks_known(result):
             return self.failed(unknown_version())
         self.result = result
-        key = _LISTS.get(self._fan.method)
+        key = LISTS.get(self._fan.method)
         if key is None:
             return self._finish()
         page = result.get(key)
@@ -281,7 +275,7 @@ class FanLink:
             self._sink.failed(UpstreamError("upstream-unusable", "The servers' answers cannot be merged."))
 
     def _merge(self) -> None:
-        key = _LISTS.get(self.method)
+        key = LISTS.get(self.method)
         good = {name: part for name, part in self._parts.items() if part.result is not None}
         if self._parts and not good:
             part = next(iter(self._parts.values()))

@@ -8,6 +8,13 @@ from typing import Any
 from doorward.gateway.routes import join_name, join_uri, split_name, split_uri
 from doorward.protocol.message import Message
 
+# Methods that list, and the member of their results that holds the items.
+LISTS = {
+    "tools/list": "tools",
+    "prompts/list": "prompts",
+    "resources/list": "resources",
+    "resources/templates/list": "resourceTemplates",
+}
 _BY_NAME = frozenset({"tools/call", "prompts/get"})
 _BY_URI = frozenset({"resources/read", "resources/subscribe", "resources/unsubscribe"})
 

@@ -82,6 +82,7 @@ def controls_page() -> str:
     from doorward.controls.catalogue import CATALOGUE
     from doorward.controls.control import Control
     from doorward.controls.order import ORDER, POSTURES
+    from doorward.range.index import labs_of
 
     why = reasons()
     lines = [
@@ -117,6 +118,8 @@ def controls_page() -> str:
             lines += [f"* {word} {one}: {CATALOGUE[one]}" for one in ids]
         if not kind.covers and not kind.partly:
             lines.append("* Claims no id of the catalogue.")
+        if labs := labs_of(kind.slug):
+            lines.append(f"* Proven by [lab](../guide/range.md) {', '.join(labs)}.")
     return "\n".join(lines) + "\n"
 
 

@@ -16,7 +16,7 @@ from doorward.base import limits
 from tests.attacks.kit import ERAS, Target, target
 from tests.stack.kit import at_once
 from tests.stack.wire import Answer, Wire, until
-from tests.stand_ins.http_server import Ask, HttpUpstream
+from tests.stand_ins.http_server import Ask
 
 FAILED = -31008
 MEGABYTE = 1 << 20

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("doorward.fanout")
 _PAGES_COUNT = 50
+_ANSWER_SECONDS = 30.0  # a server that keeps the others waiting for longer is left out
+_HANDSHAKE_SECONDS = 60.0  # as long as a server may take to start
 _NAME = {"name": "doorward", "title": "Doorward", "version": __version__}
 
 Cut = Callable[[Message, str], Message]
@@ -50,8 +52,10 @@ class _Part:
         self.items: list[Any] = []
         self.error: dict[str, Any] | None = None
         self.over = False
+        self.is_late = False  # its acknowledgement is not waited for any more
         self.acknowledged: Message | None = None
         self.cancel: Cancel = _nothing
+        self.cancel_timer: Cancel = _nothing
         self.on_writable: Callable[[], None] | None = None
 
     @property
@@ -66,6 +70,15 @@ class _Part:
         cancel = self._link.post(self._fan.cut(message, self._server), page)
         if page.is_live:
             self.cancel = cancel
+
+    def overdue(self) -> None:
+        """The others have waited long enough."""
+        if self._fan.method == "subscriptions/listen":
+            self.is_late = True
+            self._fan.acknowledge()
+        elif not self.over:
+            self.cancel()
+            self.failed(UpstreamError("upstream-timeout", "The protected server did not answer in time."))
 
     def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
         """Parts are gathered; the client's stream opens when something has to be said."""
@@ -124,6 +137,7 @@ class _Part:
     def _finish(self) -> None:
         if not self.over:
             self.over = True
+            self.cancel_timer()
             self._fan.acknowledge()
             self._fan.arrived()
 
@@ -199,6 +213,9 @@ class FanLink:
         self._left = len(self._parts) + 1
         for name, part in list(self._parts.items()):
             part.ask(self._own(name))
+            if not part.over:
+                seconds = _HANDSHAKE_SECONDS if self.method == "initialize" else _ANSWER_SECONDS
+                part.cancel_timer = self._desk.facts.later(seconds, part.overdue)
         self.arrived()
         return self._cancel
 
@@ -227,6 +244,7 @@ class FanLink:
 
     def _cancel(self) -> None:
         for part in self._parts.values():
+            part.cancel_timer()
             part.cancel()
 
     def may_pass(self, message: Message, server: str, link: Link) -> bool:
@@ -246,7 +264,11 @@ class FanLink:
         """Acknowledge a subscription once every server has acknowledged its share or given up (SF-59)."""
         parts = self._parts.values()
         heard = [part.acknowledged for part in parts if part.acknowledged is not None]
-        if self._acknowledged or not heard or not all(part.acknowledged or part.over for part in parts):
+        if (
+            self._acknowledged
+            or not heard
+            or not all(part.acknowledged or part.over or part.is_late for part in parts)
+        ):
             return
         self._acknowledged = True
         merged: dict[str, Any] = {}

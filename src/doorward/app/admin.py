@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -20,6 +20,38 @@ from doorward.console.plane import AdminPlane
 
 if TYPE_CHECKING:
     from doorward.app.supervisor import Supervisor
+
+
+_CONNECTIONS = 64  # of the admin plane's TCP face at once
+_CONNECTION_SECONDS = 30.0  # how long a connection may live; one with an answer under way gets it twice
+
+
+class _BoundedProtocol(H11Protocol):
+    """Serves anybody on the machine, but few at once and nobody who just waits: they must not use up our descriptors."""
+
+    _open: ClassVar[set[_BoundedProtocol]] = set()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self._open) >= _CONNECTIONS:
+            transport.abort()
+            return
+        self._open.add(self)
+        self._patience = asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, self._out_of_patience)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self in self._open:
+            self._open.discard(self)
+            self._patience.cancel()
+        super().connection_lost(exc)
+
+    def _out_of_patience(self) -> None:
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is None or cycle.response_complete:
+            self.transport.abort()  # browsers connect again by themselves
+        else:
+            again = asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, self.transport.abort)
+            self._patience = again
 
 
 class _OwnerProtocol(H11Protocol):
@@ -80,9 +112,10 @@ async def serve_admin(supervisor: Supervisor) -> None:
         "access_log": False,
         "server_header": False,
         "ws": "none",
+        "backlog": _CONNECTIONS,  # asyncio takes as many in one turn before any can be refused
     }
     faces = [
-        (_Server(uvicorn.Config(plane.app, http="h11", proxy_headers=False, **common)), tcp),
+        (_Server(uvicorn.Config(plane.app, http=_BoundedProtocol, proxy_headers=False, **common)), tcp),
         (
             _Server(uvicorn.Config(plane.app, http=_OwnerProtocol, proxy_headers=False, **common)),
             _unix_socket(supervisor.data_dir),

@@ -15,9 +15,10 @@ import msgspec
 from doorward.adapters.bus import Channel, Peer
 from doorward.adapters.deadlines import Deadlines
 from doorward.adapters.http_in import listen
-from doorward.adapters.http_listener import HttpListener
+from doorward.adapters.http_listener import FaceCaps, HttpListener
 from doorward.adapters.http_out import HttpPool
 from doorward.adapters.ledger_files import LedgerWriter
+from doorward.adapters.open_files import connections_within, raise_open_files
 from doorward.adapters.outbox import Outbox
 from doorward.adapters.shared_counters import SharedCounters
 from doorward.adapters.stdio_link import StdioUpstream
@@ -113,8 +114,16 @@ class DataPlane:
         )
         self.freshness.tick(snapshot.generation)
         host, _, port = settings.gateway.listen.rpartition(":")
+        connections, backlog = connections_within(raise_open_files())
         self._listener: HttpListener = await listen(
-            host.strip("[]"), int(port), self.gateway, self._outbox, self._deadlines, reuse_port=True
+            host.strip("[]"),
+            int(port),
+            self.gateway,
+            self._outbox,
+            self._deadlines,
+            caps=FaceCaps(connections=connections, connections_per_address=max(16, connections // 2)),
+            reuse_port=True,
+            backlog=backlog,
         )
         self.port = self._listener.port
 
@@ -158,7 +167,10 @@ class DataPlane:
     def renew(self, payload: dict[str, Any]) -> None:
         """Replace what is in force. Requests under way end under what they began with."""
         settings = msgspec.msgpack.decode(payload["settings"], type=Settings)
+        before = {name: one[2] for name, one in self._upstreams.items()}
         snapshot = self._build(payload, settings)
+        now = {name: one[2] for name, one in self._upstreams.items()}
+        gone = {name for name, upstream in before.items() if now.get(name) is not upstream}
         self.gateway.addresses = self._addresses()
         self.gateway.snapshot = snapshot
         self.freshness.tick(snapshot.generation)
@@ -166,7 +178,10 @@ class DataPlane:
         self.table.settings_changed()
         revoked = frozenset(payload["revoked"])
         self.table.drop_where(
-            lambda session: session.token_id in revoked or not self._is_served(session.endpoint)
+            # What a session has with a server that changed or went cannot be carried over: its client begins anew.
+            lambda session: (
+                session.token_id in revoked or session.endpoint in gone or not gone.isdisjoint(session.links)
+            )
         )
         for exchange in list(self._live):
             if exchange.call.principal.token_id in revoked:
@@ -176,9 +191,6 @@ class DataPlane:
         """The per-address limit, unless its control is off."""
         on = any(one.control is self._limits and one.mode == "enforce" for one in self._placed)
         return self._limits if on and self._limits is not None else _NoLimit()
-
-    def _is_served(self, endpoint: str) -> bool:
-        return endpoint == "" or endpoint in self._upstreams
 
     def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
         policy = build_policy(settings, payload.get("policies") or {})

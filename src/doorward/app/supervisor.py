@@ -20,6 +20,7 @@ import msgspec
 from doorward.adapters.bus import Channel, Peer
 from doorward.adapters.key_files import load_or_create_ed25519, load_or_create_keys, load_or_create_secret
 from doorward.adapters.ledger_signer import LedgerSigner
+from doorward.adapters.open_files import raise_open_files
 from doorward.adapters.shared_counters import SharedCounters, make_counters_file
 from doorward.app.chronicle import Chronicle, own_actor
 from doorward.app.data_folder import lock_data_folder
@@ -89,6 +90,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Serve until told to stop. Returns the exit code. Raises: DoorwardError when it cannot start."""
+        raise_open_files()
         lock = lock_data_folder(self.data_dir)
         self._counters_fd = make_counters_file(self.settings.gateway.workers)
         try:

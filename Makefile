@@ -56,6 +56,14 @@ $(STAMPS)/node-for-demo: requirements/node.txt $(STAMPS)/core
 demo: $(STAMPS)/core $(STAMPS)/node-for-demo  ## set up, then run Doorward before two real MCP servers; Ctrl-C ends it
 	@exec $(BIN)/doorward demo
 
+# The pages are tested in the system's own browser. Without root it is for the person to install; the tests say so.
+$(STAMPS)/browser: | $(STAMPS)/venv
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& echo "[pages] installing Chromium" && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
+		|| echo "[pages] no Chromium: tests of the pages will be skipped. On Debian and Ubuntu: sudo apt-get install chromium"
+	@touch $@
+
 .PHONY: lint
 lint: $(STAMPS)/dev  ## format, lint, types and walls
 	$(BIN)/ruff format --check
@@ -64,11 +72,11 @@ lint: $(STAMPS)/dev  ## format, lint, types and walls
 	$(BIN)/lint-imports --no-cache
 
 .PHONY: test
-test: lint $(STAMPS)/node $(STAMPS)/mcp-1  ## set up, then pass all tests (under 25 minutes on two cores)
+test: lint $(STAMPS)/node $(STAMPS)/mcp-1 $(STAMPS)/browser  ## set up, then pass all tests (under 25 minutes on two cores)
 	$(BIN)/python -m pytest -m "not full"
 
 .PHONY: test-full
-test-full: lint $(STAMPS)/node $(STAMPS)/mcp-1  ## all tests, the long ones too
+test-full: lint $(STAMPS)/node $(STAMPS)/mcp-1 $(STAMPS)/browser  ## all tests, the long ones too
 	$(BIN)/python -m pytest
 
 # Node packages of the tests (SDK clients, conformance suite), with the Node that the dev requirements bring.

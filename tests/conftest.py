@@ -50,9 +50,21 @@ def lacks_node() -> str:
     return ""
 
 
+@functools.cache
+def lacks_browser() -> str:
+    """Why no browser can be driven here, or ""."""
+    try:
+        import playwright  # noqa: F401
+    except ImportError:
+        return "no playwright: run `make test` once"
+    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
+        return "no Chromium. On Debian and Ubuntu: sudo apt-get install chromium"
+    return ""
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip loudly on a person's machine what it cannot run; where CI=true, that is a failure."""
-    for marker, lacks in (("cage", lacks_cage), ("node", lacks_node)):
+    for marker, lacks in (("cage", lacks_cage), ("node", lacks_node), ("browser", lacks_browser)):
         if item.get_closest_marker(marker) and (why := lacks()):
             if os.environ.get("CI") == "true":
                 pytest.fail(f"CI must be able to run this: {why}", pytrace=False)

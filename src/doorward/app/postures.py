@@ -32,7 +32,11 @@ class Postures:
 
         cage = Cage(own.data_dir, own.loaded.path.parent)
         state, why = await asyncio.to_thread(cage.probe)
-        self._cage = (state, why)
+        # Where it holds, the page needs no paths of this machine; `doorward doctor` shows them.
+        self._cage = (
+            state,
+            why if state == "failing" else "a caged program starts, in namespaces of its own",
+        )
 
     def look(self) -> dict[str, tuple[State, str]]:
         """Slug -> state and what was seen."""

@@ -80,8 +80,8 @@ function showCalls(calls) {
   }
   const columns = [
     ["Time", (row) => clock(row.time), "mono"], ["Verdict", (row) => pill(row.verdict)],
-    ["Caller", (row) => row.principal], ["Server", (row) => row.server], ["Method", (row) => row.method],
-    ["Item", (row) => row.item], ["Control", (row) => row.control], ["Reason", (row) => row.reason, "soft"],
+    ["Caller", (row) => row.principal, "name"], ["Server", (row) => row.server], ["Method", (row) => row.method],
+    ["Item", (row) => row.item], ["Control", (row) => row.control, "name"], ["Reason", (row) => row.reason, "soft"],
     ["Outcome", (row) => row.outcome ?? ""], ["ms", (row) => milliseconds(row.duration_us), "number"],
     ["Event", (row) => row.event, "mono"],
   ];
@@ -93,7 +93,7 @@ function show(all) {
   showFacts(all.status);
   showCalls(all.calls);
   table("controls", [
-    ["Control", (row) => row.slug], ["Kind", (row) => row.kind, "soft"], ["Mode", (row) => pill(row.mode)],
+    ["Control", (row) => row.slug, "name"], ["Kind", (row) => row.kind, "soft"], ["Mode", (row) => pill(row.mode)],
     ["State", (row) => pill(row.state)], ["Refusals", (row) => row.refusals, "number"],
     ["Covers", (row) => [...row.covers, ...row.partly.map((id) => `(${id})`)].join(" "), "soft"],
     ["Labs", (row) => row.labs.join(" "), "soft"], ["Seen", (row) => row.why, "soft"],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.stack.kit import Stack, running
+from tests.stack.wire import until
 from tests.stand_ins.http_server import HttpUpstream, tool
 
 if TYPE_CHECKING:
@@ -48,7 +50,13 @@ def stack() -> Iterator[Stack]:
     }
     with running(servers, workers=2, tables=tables) as started:
         traffic(started)
+        until(lambda: listens(started.admin_port), "the admin plane")
         yield started
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def traffic(stack: Stack) -> None:

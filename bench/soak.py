@@ -153,7 +153,7 @@ workers = 2
 [admin]
 listen = "127.0.0.1:{free_port()}"
 [limits]
-calls = 100000
+calls = 2000
 per_seconds = 1
 concurrent = 1000
 [servers.web]

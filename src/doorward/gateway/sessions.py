@@ -26,6 +26,8 @@ from doorward.protocol.message import MessageId
 _NONCE_BYTES = 12
 _AAD = b"doorward session 1"
 _STREAMS_COUNT = 64  # streams a session keeps for resumption
+_STREAMS_BYTES = 2_097_152  # of its finished streams together, the newest one not counted
+_STREAM_REST_SECONDS = 300.0  # a finished stream is kept for as long
 _PENDING_COUNT = 128  # server requests that wait for the client's answer
 
 
@@ -93,17 +95,40 @@ class Session:
         self.touched_at = now
         self.is_over = False
         self._counter = 0
+        self._newest: Stream | None = None
+        self._kept_bytes = 0  # at most: of all streams but the newest
 
     def new_stream(self) -> Stream:
         """Open a stream for one POST; old finished ones give way."""
         self._counter += 1
         stream = Stream(f"p{self._counter}")
         self.streams[stream.key] = stream
-        if len(self.streams) > _STREAMS_COUNT:
-            done = next((key for key, old in self.streams.items() if old.finished), None)
-            if done is not None:
-                del self.streams[done]
+        self._kept_bytes += self._weigh_newest(stream)
+        if len(self.streams) > _STREAMS_COUNT or self._kept_bytes > _STREAMS_BYTES:
+            self._make_room()
         return stream
+
+    def _weigh_newest(self, fresh: Stream) -> int:
+        """Bytes of the stream that was the newest before ``fresh``."""
+        before, self._newest = self._newest, fresh
+        return before.size_bytes if before is not None else 0
+
+    def _make_room(self) -> None:
+        """Forget the oldest finished streams beyond the caps."""
+        size = sum(one.size_bytes for one in self.streams.values())
+        for old in [one for one in self.streams.values() if one.finished]:
+            if len(self.streams) <= _STREAMS_COUNT and size <= _STREAMS_BYTES:
+                break
+            size -= old.size_bytes
+            del self.streams[old.key]
+        self._kept_bytes = size
+
+    def forget_finished(self, now: float) -> None:
+        """Forget streams that have been finished for a while (``now``: monotonic seconds)."""
+        for stream in [one for one in self.streams.values() if one.finished]:
+            stream.rests_since = stream.rests_since or now
+            if now - stream.rests_since > _STREAM_REST_SECONDS:
+                del self.streams[stream.key]
 
     def stream_after(self, event_id: str) -> tuple[Stream, int] | None:
         """The stream that an event id names, and the event's number."""
@@ -212,6 +237,7 @@ class SessionTable:
                 continue
             for flight in list(session.flights.values()):
                 flight.end_overdue()
+            session.forget_finished(now)
             for stream in (session.common, *session.streams.values()):
                 if stream.is_attached and 0 < stream.expires_at < wall:
                     stream.suspend()

@@ -31,6 +31,7 @@ class Stream:
         "key",
         "on_writable",
         "responder",
+        "rests_since",
         "upstream_event",
         "waits_upstream",
         "wakes",
@@ -45,6 +46,7 @@ class Stream:
         self.waits_upstream = False  # the server closed its stream early and wants to be asked again
         self.on_writable: Callable[[], None] | None = None  # called each time that a client can take more
         self.wakes: list[Callable[[], None]] = []  # called once when a client can take more
+        self.rests_since = 0.0  # monotonic seconds: when it was first seen finished
         self.expires_at = 0.0  # Unix seconds: when the token behind the attached client ends; 0 is never
         self._sequence = 0
         self._delivered = 0  # the last event that was written to some client
@@ -55,6 +57,11 @@ class Stream:
     def is_paused(self) -> bool:
         """True while the attached client cannot take more."""
         return self.responder is not None and self.responder.is_paused
+
+    @property
+    def size_bytes(self) -> int:
+        """What is kept for resumption."""
+        return self._buffer_bytes
 
     @property
     def is_attached(self) -> bool:

@@ -195,12 +195,16 @@ class Records:
         verdict: str = "",
         control: str = "",
         reason: str = "",
+        notes: Sequence[str] = (),
     ) -> bytes:
-        """The record of how a call ended. ``verdict``, ``control`` and ``reason`` are for a reply that was refused."""
+        """The record of how a call ended. ``verdict``, ``control`` and ``reason`` are for a reply that was refused;
+        ``notes`` are those that came after the decision."""
         refused = ""
         if verdict or control or reason:
             told = {"verdict": verdict, "control": tidy(control), "reason": tidy(reason, REASON_CHARS)}
             refused = "," + _json(told)[1:-1]
+        if notes:
+            refused += ',"notes":' + _json([tidy(note, NAME_CHARS) for note in notes[:NOTES_COUNT]])
         return (
             f'{{"record":"outcome","event":"{event}","time":"{self._time(at)}","log":{self._log_part},'
             f'"outcome":"{outcome}","upstream_requests":{upstream_requests:d},"response_digest":"{response_digest}",'
@@ -310,6 +314,9 @@ class Fold:
             row.update((name, outcome.get(name)) for name in _FROM_OUTCOME)
             if outcome.get("verdict"):
                 row.update((name, outcome.get(name, "")) for name in _REFUSED)
+            if isinstance(more := outcome.get("notes"), list) and more:
+                row["notes"] = [*(row["notes"] if isinstance(row["notes"], list) else ()), *more]
+                row["verdict"] = "note" if row["verdict"] == "allow" else row["verdict"]
         elif row["verdict"] in ("refuse", "hold"):
             row["outcome"], row["upstream_requests"] = "error", 0
         else:

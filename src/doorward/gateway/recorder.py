@@ -66,6 +66,7 @@ class Recorder:
                 notes=call.notes,
             )
         )
+        call.notes.clear()  # what comes from here on belongs to the outcome
 
     def refusal(self, call: Call, request_digest: str, ruling: Ruling, status: int) -> None:
         """A call was refused: decision and outcome in one."""
@@ -123,6 +124,7 @@ class Recorder:
                 response_digest=self.digest(body) if body else "",
                 http_status=status,
                 code=code,
+                notes=call.notes,
                 **refused,
             )
         )

@@ -44,6 +44,23 @@ def test_a_decision_and_an_outcome_fold_into_one_row() -> None:
     assert row["session"].startswith("b3k:")
 
 
+def test_what_is_noted_after_the_decision_is_in_the_row_too() -> None:
+    records = Records("a/w0", KEY)
+    note = "check-shape: dropped 1 of 3 tools: its name is listed twice\x1b[2J"
+    ended = records.outcome(
+        event=EVENT, at=1.0, outcome="ok", upstream_requests=1, duration_us=5, notes=[note] * 40
+    )
+    plain, noted = call(records), call(records, verdict="note", notes=["limit-rate: first"])
+    [row] = fold([Stored("a/w0", 0, plain), Stored("a/w0", 1, ended)])
+    assert row["verdict"] == "note"
+    assert len(row["notes"]) == 16
+    assert "dropped 1 of 3 tools" in row["notes"][0]
+    assert "\x1b" not in row["notes"][0]
+    [row] = fold([Stored("a/w0", 0, noted), Stored("a/w0", 1, ended)])
+    assert row["notes"][0] == "limit-rate: first"
+    assert len(row["notes"]) == 17
+
+
 def test_a_refused_call_is_one_record_with_its_reason() -> None:
     records = Records("a/w0", KEY)
     refused = call(

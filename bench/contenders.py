@@ -146,6 +146,10 @@ class Contender:
     def settle(self) -> None:
         """Let what a run left to do be done before the clock is read."""
 
+    def header_files(self, count: int) -> list[Path]:
+        """Header files of so many users."""
+        return [self.headers] * count
+
     def stop(self) -> None:
         if self.process is None:
             return
@@ -296,9 +300,7 @@ data_dir = "data"
 workers = {self.workers}
 [admin]
 listen = "127.0.0.1:{admin}"
-[[identity.users]]
-name = "bench"
-roles = ["caller"]
+{_USERS}
 [roles.caller]
 servers = ["bench"]
 tools = ["echo", "note"]
@@ -314,13 +316,20 @@ durability = "{self.durability}"
         return [*_DOORWARD, "serve", "--config", str(self.folder / "doorward.toml")]
 
     def started(self) -> None:
-        given = [*_DOORWARD, "token", "--config", str(self.folder / "doorward.toml"), "--user", "bench"]
-        token = subprocess.run(
-            [*given, "--server", "bench", "--ttl-seconds", "86400"], capture_output=True, text=True
-        )
+        self.headers = self._headers_of("bench")
+
+    def _headers_of(self, user: str) -> Path:
+        given = [*_DOORWARD, "token", "--config", str(self.folder / "doorward.toml"), "--user", user]
+        command = [*given, "--server", "bench", "--ttl-seconds", "86400"]
+        token = subprocess.run(command, capture_output=True, text=True, check=False)
         if token.returncode:
             raise SystemExit(token.stderr)
-        self.headers.write_text(f"Authorization: Bearer {token.stdout.strip()}\r\n", newline="")
+        path = self.folder / f"headers-{user}.txt"
+        path.write_text(f"Authorization: Bearer {token.stdout.strip()}\r\n", newline="")
+        return path
+
+    def header_files(self, count: int) -> list[Path]:
+        return [self._headers_of(f"bench-{number}") for number in range(count)]
 
     def worker_pids(self) -> list[int]:
         return [
@@ -366,6 +375,10 @@ class DoorwardSynced(Doorward):
     durability = "before-upstream"
 
 
+_USERS = "\n".join(
+    f'[[identity.users]]\nname = "{name}"\nroles = ["caller"]'
+    for name in ("bench", *(f"bench-{n}" for n in range(20)))
+)
 _DOORWARD = [sys.executable, "-m", "doorward.cli.main"]
 
 

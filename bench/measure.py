@@ -7,10 +7,15 @@ import json
 import random
 import statistics
 import subprocess
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from contenders import CLIENT_CORE, OUT, Contender, Doorward, Upstream, pinned, rss_bytes
+
+
+IDLE: list[float] = []  # the machine's idle share before each round
 
 
 class Void(Exception):
@@ -20,10 +25,12 @@ class Void(Exception):
 class Load:
     """The generator, standing with all its connections, before or after its run."""
 
-    def __init__(self, mode: str, contender: Contender, path: str, **options: Any) -> None:
+    def __init__(
+        self, mode: str, contender: Contender, path: str, headers: Path | None = None, **options: Any
+    ) -> None:
         given = [f"{name}={value}" for name, value in options.items()]
         self._process = subprocess.Popen(
-            [str(OUT / "load"), mode, str(contender.port), path, str(contender.headers), *given],
+            [str(OUT / "load"), mode, str(contender.port), path, str(headers or contender.headers), *given],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -110,6 +117,19 @@ def run_load(
     return result
 
 
+def idle_share() -> float:
+    """How idle the machine is while nothing of ours runs: 1.0 when nobody else works on it."""
+
+    def read() -> tuple[int, int]:
+        numbers = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+        return numbers[3], sum(numbers)
+
+    idle, total = read()
+    time.sleep(0.3)
+    idle_then, total_then = read()
+    return (idle_then - idle) / max(1, total_then - total)
+
+
 def paired_rounds(
     contenders: Sequence[tuple[str, Contender, dict[str, Any]]],
     upstream: Upstream,
@@ -122,6 +142,7 @@ def paired_rounds(
     """Every contender once in each round, in a new order each time, so that what is compared ran side by side."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name, _, _ in contenders}
     for number in range(rounds):
+        IDLE.append(idle_share())
         order = list(contenders)
         random.shuffle(order)
         for name, contender, own in order:
@@ -171,20 +192,34 @@ def added_latency(results: dict[str, list[dict[str, Any]]], base: str) -> dict[s
     return found
 
 
-def stream_memory(contender: Contender, streams: int) -> dict[str, float]:
-    """Resident memory for each silent stream that is held open."""
-    load = Load("streams", contender, contender.path, connections=min(64, streams))
+def _await_streams(upstream: Upstream, count: int) -> None:
+    until = time.monotonic() + 30.0
+    while stats(upstream)["streams"] != count:
+        if time.monotonic() > until:
+            raise Void(f"{stats(upstream)['streams']} of {count} streams reached the upstream")
+        time.sleep(0.1)
+    time.sleep(1.0)  # what each of them still has to be told
+
+
+def stream_memory(contender: Contender, upstream: Upstream) -> dict[str, float]:
+    """Resident memory for each silent stream that is held open: ten users with a hundred each."""
+    users, each = 10, 100
+    files = contender.header_files(users)
+    load = Load("streams", contender, contender.stream_path, connections=64)
     load.run()
+    _await_streams(upstream, 64)
     load.close()  # the first ones bring what every later one shares
+    time.sleep(1.0)
+    there = stats(upstream)["streams"]  # a session goes on listening to its server after its client has gone
     before = rss_bytes(contender.pid)
-    load = Load("streams", contender, contender.path, connections=streams)
+    loads = [Load("streams", contender, contender.stream_path, file, connections=each) for file in files]
     try:
-        load.run()
+        for one in loads:
+            one.run()
+        _await_streams(upstream, there + users * each)
         after = rss_bytes(contender.pid)
     finally:
-        load.close()
-    return {
-        "streams": streams,
-        "rss_kb_per_stream": (after - before) / 1024 / streams,
-        "rss_mb": after / 2**20,
-    }
+        for one in loads:
+            one.close()
+    count = users * each
+    return {"streams": count, "rss_kb_per_stream": (after - before) / 1024 / count, "rss_mb": after / 2**20}

@@ -114,7 +114,8 @@ class Bench:
             ("fastmcp default", c.FastMcpDefault, {"refused": 0}),
         ]
         common = {"connections": CONNECTIONS, "refused": 1, "shape": "json500"}
-        self.compare("request 1 KB, JSON 0.5 KB", both + peers, bytes=1024, **common)
+        traced = [("doorward, traceparent in each", c.Doorward, {"vary": 2})]
+        self.compare("request 1 KB, JSON 0.5 KB", both + traced + peers, bytes=1024, **common)
         self.end(c.FastMcp, c.FastMcpDefault)
         self.compare("request 0.3 KB, JSON 0.5 KB", both + peers[:1], bytes=300, **common)
         self.compare("request 4 KB, JSON 0.5 KB", both + peers[:1], bytes=4096, **common)
@@ -191,7 +192,7 @@ class Bench:
             self.end(kind)
             one = self.get(kind)
             if one is not None:
-                self.results.setdefault("streams", {})[one.name] = m.stream_memory(one, 2_000)
+                self.results.setdefault("streams", {})[one.name] = m.stream_memory(one, self.upstream)
                 tell(f"  = {one.name}: {self.results['streams'][one.name]}")
 
     def cold(self) -> None:
@@ -328,6 +329,7 @@ def main() -> int:
     finally:
         bench.end()
         bench.upstream.stop()
+    bench.results["machine"]["idle"] = m.spread(m.IDLE or [0.0])
     text = markdown(bench.results)
     tell(text)
     if not given.no_write:

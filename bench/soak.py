@@ -456,7 +456,7 @@ async def soak(gate: Doorward, cycles: int, starts: int) -> tuple[list[dict[str,
         later: list[dict[str, Any]] = []
         await phase(gate, "starts", starts, STARTING, start, later)
         each = (later[0]["processes"] - before) / max(later[0]["done"], 1)
-        faults += judge(later, RSS_SLACK_KB, is_full=starts >= 600, processes_per_start=each)
+        faults += judge(later, FILLING_KB, is_full=starts >= 600, processes_per_start=each)
         rounds += later
     return rounds, faults
 

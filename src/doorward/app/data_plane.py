@@ -217,6 +217,7 @@ class DataPlane:
             sync_all=settings.audit.durability == "before-upstream" or profile in ("production", "regulated"),
             gate_requests=modes.get("gate-server-requests") == "enforce",
             live=self._live,
+            task_key=payload["session_key"],
             may_ask=(lambda *question: policy.may(*question).allowed) if enforced else None,
         )
         routes = Routes(

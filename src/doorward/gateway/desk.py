@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from doorward.gateway.facts import FactBook
 from doorward.gateway.pipeline import Pipeline
 from doorward.gateway.ports import Link, Upstream
 from doorward.gateway.recorder import Recorder
+from doorward.gateway.tasks import TaskSeal, is_foreign
 from doorward.identity.principal import Principal
 from doorward.protocol import codes
 from doorward.protocol.message import Era, Message, MessageId
@@ -80,8 +82,11 @@ class Desk:
         gate_requests: bool,
         live: set[Exchange],
         may_ask: Callable[[Principal, str, str, str], bool] | None = None,
+        task_key: bytes = b"",
     ) -> None:
-        """``may_ask(principal, method, server, item)`` judges each server's part of what goes to all of them."""
+        """``task_key`` is shared by all workers; without one, task ids of this desk hold for this desk only.
+
+        ``may_ask(principal, method, server, item)`` judges each server's part of what goes to all of them."""
         self.pipeline = pipeline
         self.recorder = recorder
         self.facts = facts
@@ -94,6 +99,7 @@ class Desk:
         self.sync_all = sync_all  # every decision is on disk before the server is touched
         self._gate_requests = gate_requests
         self.live = live
+        self.tasks = TaskSeal(task_key or secrets.token_bytes(32))
         self.may_ask = may_ask or (lambda principal, _, server, __: may_use_server(principal, server))
 
     def declared(self, server: str, capabilities: dict[str, Any]) -> dict[str, Any]:
@@ -122,6 +128,8 @@ class Desk:
             self.facts.forget(server)
         if method == "notifications/progress":
             return _is_live(message, server, session, token)
+        if is_foreign(message, server, session):
+            return False  # about a task that somebody else may have made
         ruling = self.pipeline.judge_notice(message, server, capabilities)
         if ruling is not None:
             self.recorder.notice_refused(server, method, session, ruling)

@@ -10,10 +10,11 @@ from doorward.gateway import answers
 from doorward.gateway.desk import DeafSink, Desk, caller_of
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.fanout import FanLink
-from doorward.gateway.naming import address, is_addressed, item_of, renamer
+from doorward.gateway.naming import address, both, is_addressed, item_of, renamer
 from doorward.gateway.ports import Cancel, Link, Reply, Responder, Sink
 from doorward.gateway.routes import FEDERATED
 from doorward.gateway.sessions import Session, SessionTable
+from doorward.gateway.tasks import NOT_THEIRS, names_task
 from doorward.identity.principal import Principal
 from doorward.protocol import codes
 from doorward.protocol.json_door import encode_json
@@ -39,7 +40,8 @@ class CommonSink:
         self._session = session
         self._server = server
         self._link = link
-        self._rename = renamer(server) if session.endpoint == FEDERATED else None
+        federated = renamer(server) if session.endpoint == FEDERATED else None
+        self._rename = both(federated, desk.tasks.sealer(session.principal, server, "", session))
 
     @property
     def is_paused(self) -> bool:
@@ -66,8 +68,7 @@ class CommonSink:
             return
         capabilities = self._desk.declared(self._server, session.capabilities)
         if self._desk.may_tell(message, self._server, capabilities, session, "legacy", self._link):
-            if self._rename is not None:
-                self._rename(message)
+            self._rename(message)
             session.common.send(encode_json(message.value))
 
     def done(self) -> None:
@@ -109,8 +110,10 @@ class LegacyFace:
         if message.id in session.flights:
             raise CallerError("id-in-use", "This request id is in use in this session already.")
         exchange = Exchange(desk, call, responder, body, session)
-        if call.server != FEDERATED and session.endpoint == FEDERATED:
-            exchange.rename = renamer(call.server)
+        if call.server != FEDERATED:
+            federated = renamer(call.server) if session.endpoint == FEDERATED else None
+            sealer = desk.tasks.sealer(session.principal, call.server, message.method, session)
+            exchange.rename = both(federated, sealer)
         exchange.route = self._route_of(desk, session)
         return exchange.start()
 
@@ -133,6 +136,10 @@ class LegacyFace:
             found = address(message)
             if found is not None and found[0] in desk.servers:
                 server, message = found
+        elif names_task(message):
+            mine = desk.tasks.address(session.principal, (server,) if server else session.links, message)
+            if mine is not None:
+                server, message = mine
         call = Call(head=head, principal=principal, server=server, era="legacy", message=message, event=event)
         call.sent = sent
         call.session = session.id
@@ -153,6 +160,8 @@ class LegacyFace:
                     "response", "", call.message.id, None, {"jsonrpc": "2.0", "id": None, "result": {}}
                 )
                 exchange.answer_locally(pong)
+            elif names_task(call.message) and call.message is call.sent:
+                exchange.refuse(NOT_THEIRS)
             elif call.server == FEDERATED and is_addressed(call.message.method):
                 exchange.refuse_unknown("no such server in the name")
             elif call.server == FEDERATED:
@@ -171,9 +180,7 @@ class LegacyFace:
 
     def _notify(self, desk: Desk, call: Call, session: Session, responder: Responder, body: bytes) -> None:
         message = call.message
-        targets = [
-            link for name, link in session.links.items() if desk.may_use_server(call.principal, name)
-        ]
+        targets = [link for name, link in session.links.items() if desk.may_use_server(call.principal, name)]
         if message.method == "notifications/cancelled":
             request_id = message.params.get("requestId") if message.params is not None else None
             flight = session.flights.get(request_id) if isinstance(request_id, (str, int)) else None

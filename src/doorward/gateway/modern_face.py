@@ -10,9 +10,10 @@ from doorward.gateway import answers
 from doorward.gateway.desk import Desk, caller_of
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.fanout import FanLink
-from doorward.gateway.naming import address, is_addressed, item_of, renamer
+from doorward.gateway.naming import address, both, is_addressed, item_of, renamer
 from doorward.gateway.ports import Link, Responder
 from doorward.gateway.routes import FEDERATED
+from doorward.gateway.tasks import NOT_THEIRS, names_task
 from doorward.protocol.message import Message
 
 _VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -54,6 +55,10 @@ class ModernFace:
             found = address(message)
             if found is not None and found[0] in desk.servers:
                 server, own = found
+        elif names_task(message):
+            mine = desk.tasks.address(principal.key, (server,) if server else desk.servers, message)
+            if mine is not None:
+                server, own = mine
         call = Call(head=head, principal=principal, server=server, era="modern", message=own, event=event)
         call.sent = message
         own.params_fields = _params_fields(head)
@@ -67,15 +72,18 @@ class ModernFace:
         known = desk.facts.of(server, call.item) if message.method == "tools/call" else None
         call.schema = known.schema if known is not None else None
         exchange = Exchange(desk, call, responder, body, None)
-        if server != FEDERATED and head.server == FEDERATED:
-            exchange.rename = renamer(server)
+        if server != FEDERATED:
+            federated = renamer(server) if head.server == FEDERATED else None
+            exchange.rename = both(federated, desk.tasks.sealer(principal.key, server, message.method, None))
         exchange.route = self._route_of(desk)
         return exchange.start()
 
     def _route_of(self, desk: Desk) -> Any:
         def route(exchange: Exchange) -> None:
             call = exchange.call
-            if call.server != FEDERATED:
+            if names_task(call.message) and call.message is call.sent:
+                exchange.refuse(NOT_THEIRS)
+            elif call.server != FEDERATED:
                 call.capabilities = desk.declared(call.server, call.capabilities)
                 call.message = _cut(call.message, call.capabilities)
                 desk.upstreams[call.server].link(

@@ -128,3 +128,14 @@ def renamer(server: str) -> Callable[[Message], None]:
                 part["uri"] = join_uri(server, part["uri"])
 
     return rename
+
+
+def both(*renames: Callable[[Message], None] | None) -> Callable[[Message], None]:
+    """One function that applies those that there are, in order."""
+    given = [one for one in renames if one is not None]
+
+    def rename(message: Message) -> None:
+        for one in given:
+            one(message)
+
+    return rename

@@ -86,6 +86,7 @@ class Session:
         self.tokens: dict[
             MessageId, str
         ] = {}  # live progress tokens, and whose call each is ("": all servers')
+        self.own_tasks: set[tuple[str, str]] = set()  # (server, its id) of the tasks made in this session
         self.asked: dict[str, Asked] = {}
         self.streams: dict[str, Stream] = {}
         self.common = Stream("c")  # what servers say on their own

@@ -1,0 +1,125 @@
+"""Tasks belong to whoever made them: a task's id reaches its caller with a seal that no other caller can make.
+
+Many callers may stand behind one credential at a server, so the server cannot keep their tasks apart (2025-11-25
+basic/utilities/tasks, security; 2026-07-28 extension io.modelcontextprotocol/tasks). Every worker can check a seal without
+remembering anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from doorward.controls.control import Refuse
+from doorward.gateway.pipeline import Ruling
+from doorward.protocol import codes
+from doorward.protocol.message import Message
+
+if TYPE_CHECKING:
+    from doorward.gateway.sessions import Session
+
+_NAMING = frozenset({"tasks/get", "tasks/result", "tasks/update", "tasks/cancel"})
+_RELATED = "io.modelcontextprotocol/related-task"
+_SEAL_BYTES = 15  # 20 characters
+_OWN_COUNT = 1_024  # tasks that a session remembers to have made
+
+NOT_THEIRS = Ruling(
+    "ask-policy",
+    Refuse(
+        reason="not a task of this caller at this server",
+        tell="Unknown task.",
+        code=codes.INVALID_PARAMS,
+        help="Only the caller that made a task can ask for it.",
+    ),
+)
+
+
+def names_task(message: Message) -> bool:
+    """True for a client's request about one task."""
+    return message.kind == "request" and message.method in _NAMING
+
+
+class TaskSeal:
+    """Make and check the ids under which callers know their tasks."""
+
+    def __init__(self, key: bytes) -> None:
+        """``key``: shared by all workers, 16 to 64 bytes."""
+        self._key = hashlib.blake2b(b"doorward tasks 1", key=key, digest_size=32).digest()
+
+    def seal(self, principal: str, server: str, task_id: str) -> str:
+        """The id that ``principal`` gets for a task of ``server``."""
+        return f"{task_id}.{self._mark(principal, server, task_id)}"
+
+    def open(self, principal: str, server: str, sealed: object) -> str | None:
+        """The server's own id; None when this is no task of ``principal`` at ``server``."""
+        if not isinstance(sealed, str):
+            return None
+        task_id, dot, mark = sealed.rpartition(".")
+        wanted = self._mark(principal, server, task_id)
+        return task_id if dot and hmac.compare_digest(mark.encode(), wanted.encode()) else None
+
+    def _mark(self, principal: str, server: str, task_id: str) -> str:
+        parts = (part.encode() for part in (principal, server, task_id))
+        content = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        digest = hashlib.blake2b(content, key=self._key, digest_size=_SEAL_BYTES).digest()
+        return base64.urlsafe_b64encode(digest).decode()
+
+    def address(self, principal: str, servers: Iterable[str], message: Message) -> tuple[str, Message] | None:
+        """The server of the task that a request names, and the request with the server's own id; None: not theirs."""
+        params = message.params or {}
+        for server in servers:
+            task_id = self.open(principal, server, params.get("taskId"))
+            if task_id is not None:
+                params = {**params, "taskId": task_id}
+                value = {**message.value, "params": params}
+                return server, Message(message.kind, message.method, message.id, params, value)
+        return None
+
+    def sealer(
+        self, principal: str, server: str, method: str, session: Session | None
+    ) -> Callable[[Message], None]:
+        """A function that seals the task ids in what ``server`` says to ``principal`` about a ``method``, in place."""
+
+        def sealed(holder: Any, *, made: bool) -> None:
+            task_id = holder.get("taskId") if isinstance(holder, dict) else None
+            if not isinstance(task_id, str):
+                return
+            if made and session is not None and len(session.own_tasks) < _OWN_COUNT:
+                session.own_tasks.add((server, task_id))
+            if made or (session is not None and (server, task_id) in session.own_tasks):
+                holder["taskId"] = self.seal(principal, server, task_id)
+
+        def rename(message: Message) -> None:
+            answer = message.value.get("result") if message.kind == "response" else None
+            inner = answer if message.kind == "response" else message.params
+            if not isinstance(inner, dict):
+                return
+            if answer is None:
+                if message.kind == "notification" and message.method.startswith("notifications/tasks"):
+                    sealed(inner, made=False)
+            elif method == "tasks/list":
+                tasks, own = inner.get("tasks"), session.own_tasks if session is not None else ()
+                inner["tasks"] = [
+                    {**task, "taskId": self.seal(principal, server, task["taskId"])}
+                    for task in (tasks if isinstance(tasks, list) else ())
+                    if isinstance(task, dict) and (server, task.get("taskId")) in own
+                ]
+            else:
+                sealed(inner.get("task"), made=True)
+                if method in _NAMING or inner.get("resultType") == "task":
+                    sealed(inner, made=True)
+            meta = inner.get("_meta")
+            sealed(meta.get(_RELATED) if isinstance(meta, dict) else None, made=method in _NAMING)
+
+        return rename
+
+
+def is_foreign(message: Message, server: str, session: Session | None) -> bool:
+    """True for a notice about a task that this session did not make."""
+    if session is None or not message.method.startswith("notifications/tasks") or message.params is None:
+        return False
+    task_id = message.params.get("taskId")
+    return not isinstance(task_id, str) or (server, task_id) not in session.own_tasks

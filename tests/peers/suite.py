@@ -1,6 +1,7 @@
 """The official conformance suite as a function: which checks of which scenarios came out how.
 
-``python -m tests.peers.suite`` writes conformance_direct.json anew, after the suite or its version has changed.
+``python -m tests.peers.suite`` writes conformance_direct.json and conformance_client.json anew, from peers alone and without
+Doorward, after the suite or its version has changed.
 """
 
 from __future__ import annotations
@@ -13,11 +14,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.peers.places import HERE, STAND_INS, node, node_package
+from tests.peers.places import HERE, ROOT, STAND_INS, node, node_package
 
 SETS = ("2025-11-25", "2026-07-28")
 DIRECT = HERE / "conformance_direct.json"
 STDIO = HERE / "conformance_stdio.json"
+CLIENT = HERE / "conformance_client.json"
+CLIENT_SCENARIOS = [
+    *(
+        ("2025-11-25", name)
+        for name in (
+            "initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry",
+            "json-schema-2020-12-preservation",
+        )
+    ),
+    *(
+        ("2026-07-28", name)
+        for name in (
+            "tools_call", "request-metadata", "http-standard-headers", "http-custom-headers",
+            "http-invalid-tool-headers", "sep-2322-client-request-state", "json-schema-ref-no-deref",
+            "json-schema-2020-12-preservation",
+        )
+    ),
+]  # fmt: skip
 EVERYTHING = STAND_INS / "everything_server.py"
 _SUITE_SECONDS = 120
 _FOLDER = "server-"  # what the suite puts before a scenario's name ...
@@ -31,10 +50,13 @@ class Run:
     """
 
     def __init__(self, url: str, requirements: str) -> None:
+        self._run("server", "--url", url, "--requirements", requirements)
+
+    def _run(self, *words: str) -> None:
         script = node_package("@modelcontextprotocol/conformance") / "dist" / "index.js"
         with tempfile.TemporaryDirectory(prefix="doorward-conformance-") as folder:
             done = subprocess.run(
-                [str(node()), str(script), "server", "--url", url, "--requirements", requirements, "-o", folder],
+                [str(node()), str(script), *words, "-o", folder], cwd=ROOT,
                 capture_output=True, text=True, timeout=_SUITE_SECONDS, check=False, stdin=subprocess.DEVNULL,
             )  # fmt: skip
             self.status = done.returncode
@@ -63,6 +85,15 @@ class Run:
         return len({row.partition(" ")[0] for row in self.rows})
 
 
+class ClientRun(Run):
+    """One client scenario: Doorward, or with ``direct`` the client alone, against the suite's own server."""
+
+    def __init__(self, scenario: str, version: str, *, direct: bool = False) -> None:
+        command = f"{sys.executable} -m tests.peers.client_face" + (" direct" if direct else "")
+        self._run("client", "--command", command, "--scenario", scenario, "--spec-version", version)
+        self.rows = sorted({row for row in self.rows if not row.endswith(" INFO")})
+
+
 def committed(path: Path) -> dict[str, list[str]]:
     """A committed list of rows: requirement set -> rows."""
     return dict(json.loads(path.read_text()))
@@ -89,6 +120,10 @@ def _write() -> None:
     with everything_over_http() as port:
         found = {name: Run(f"http://127.0.0.1:{port}/mcp", name).rows for name in SETS}
     DIRECT.write_text(json.dumps(found, indent=1) + "\n")
+    clients = {
+        f"{version} {name}": ClientRun(name, version, direct=True).rows for version, name in CLIENT_SCENARIOS
+    }
+    CLIENT.write_text(json.dumps(clients, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,42 @@
 """What Doorward remembers between starts: settings revisions, revoked tokens and marks that may be set once.
 
 One SQLite file in ``data_dir``, write-ahead logged, readable by nobody else, written by the supervisor only. The schema is
-in ``migrations``; Alembic is loaded only when it has something to do. All methods block: call them from a thread.
+in ``migrations``; a new file gets what they end in from ``NEWEST``, so that a start loads neither Alembic nor SQLAlchemy unless
+an older file is to be brought up to date. All methods block: call them from a thread.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from doorward.base.errors import StoreError
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
 
 FILE = "state.db"
 HEAD = "0001"  # the newest migration; a test compares it with the folder
 _BUSY_SECONDS = 5.0
+# What the migrations end in; a test makes both and compares them.
+NEWEST = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+CREATE TABLE settings_revisions (
+    generation INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, settings BLOB NOT NULL,
+    at FLOAT NOT NULL, "by" TEXT NOT NULL
+);
+CREATE TABLE revocations (
+    jti TEXT NOT NULL, until FLOAT NOT NULL, at FLOAT NOT NULL, "by" TEXT NOT NULL, PRIMARY KEY (jti)
+);
+CREATE TABLE one_use_marks (
+    space TEXT NOT NULL, "key" TEXT NOT NULL, expires_at FLOAT NOT NULL, PRIMARY KEY (space, "key")
+);
+INSERT INTO alembic_version (version_num) VALUES ('{HEAD}');
+COMMIT;
+"""  # noqa: S608 - a constant of ours
 
 
 class State:
@@ -32,9 +49,13 @@ class State:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             os.fchmod(descriptor, 0o600)
             os.close(descriptor)
-            if _version_of(self._path) != HEAD:
-                _migrate(self._path)
-            self._engine = _open(self._path)
+            self._turn = threading.Lock()
+            self._connection = _open(self._path)
+            version = _version_of(self._connection)
+            if not version:
+                self._connection.executescript(NEWEST)
+            elif version != HEAD:
+                migrate(self._path)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(error) from error
 
@@ -48,7 +69,10 @@ class State:
         self._run(
             'INSERT INTO revocations (jti, until, at, "by") VALUES (:jti, :until, :at, :by)'
             " ON CONFLICT (jti) DO UPDATE SET until = max(until, excluded.until)",
-            jti=jti, until=until, at=at, by=by,
+            jti=jti,
+            until=until,
+            at=at,
+            by=by,
         )
 
     def mark_once(self, space: str, key: str, expires_at: float, now: float) -> bool:
@@ -57,7 +81,9 @@ class State:
         rows = self._run(
             "INSERT INTO one_use_marks (space, key, expires_at) VALUES (:space, :key, :until)"
             " ON CONFLICT DO NOTHING RETURNING 1",
-            space=space, key=key, until=expires_at,
+            space=space,
+            key=key,
+            until=expires_at,
         )
         return bool(rows)
 
@@ -66,7 +92,10 @@ class State:
         rows = self._run(
             'INSERT INTO settings_revisions (digest, settings, at, "by") VALUES (:digest, :settings, :at, :by)'
             " RETURNING generation",
-            digest=digest, settings=settings, at=at, by=by,
+            digest=digest,
+            settings=settings,
+            at=at,
+            by=by,
         )
         return int(rows[0][0])
 
@@ -80,45 +109,34 @@ class State:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._engine.dispose()
+        with self._turn:
+            self._connection.close()
 
-    def _run(self, statement: str, **values: Any) -> Sequence[Any]:
-        from sqlalchemy import text
-        from sqlalchemy.exc import SQLAlchemyError
-
+    def _run(self, statement: str, **values: Any) -> list[Any]:
         try:
-            with self._engine.begin() as connection:
-                found = connection.execute(text(statement), values)
-                return found.fetchall() if found.returns_rows else []
-        except SQLAlchemyError as error:
+            with self._turn:
+                return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
             raise _unusable(error) from error
 
 
-def _open(path: Path) -> Engine:
-    from sqlalchemy import create_engine, event
-
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS})
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-
-    return engine
+def _open(path: Path) -> sqlite3.Connection:
+    # Every statement is a transaction of its own; the lock above lets threads take turns.
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    return connection
 
 
-def _version_of(path: Path) -> str:
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS)
-    try:
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.OperationalError:  # a fresh file has no such table
-        return ""
-    finally:
-        connection.close()
+def _version_of(connection: sqlite3.Connection) -> str:
+    """The migration that a file stands at; "" for a fresh one."""
+    tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchall()
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if tables else None
     return str(row[0]) if row else ""
 
 
-def _migrate(path: Path) -> None:
+def migrate(path: Path) -> None:
+    """Bring a file to the newest schema, step by step. Raises: StoreError ``state-unusable``."""
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -134,6 +152,7 @@ def _migrate(path: Path) -> None:
 
 def _unusable(error: Exception) -> StoreError:
     return StoreError(
-        "state-unusable", f"{FILE} in the data folder cannot be used; check its rights, or that it is not newer.",
+        "state-unusable",
+        f"{FILE} in the data folder cannot be used; check its rights, or that it is not newer.",
         type(error).__name__,
     )

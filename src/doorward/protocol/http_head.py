@@ -199,6 +199,18 @@ def check_partial_head(buffer: bytes) -> None:
         raise _bad("This is no HTTP/1.1 request line.")
 
 
+# Names that nearly every head has, as they are usually written: one text for all heads that are kept.
+_USUAL = {
+    spelled: name
+    for name in (
+        "accept", "accept-encoding", "accept-language", "authorization", "cache-control", "connection", "content-length",
+        "content-type", "date", "host", "last-event-id", "mcp-method", "mcp-name", "mcp-protocol-version",
+        "mcp-session-id", "origin", "server", "traceparent", "transfer-encoding", "user-agent",
+    )
+    for spelled in (name.encode(), name.title().encode(), name.title().replace("Mcp-P", "MCP-P").encode())
+}  # fmt: skip
+
+
 def _gather(
     block: bytes, target: bytes | None, single: frozenset[str], bad: Callable[[str], Exception]
 ) -> tuple[dict[str, str], frozenset[str]]:
@@ -218,7 +230,7 @@ def _gather(
     fields: dict[str, str] = {}
     repeated: set[str] = set()
     for raw_name, raw_value in gathered.pairs:
-        name = raw_name.decode("ascii").lower()
+        name = _USUAL.get(raw_name) or raw_name.decode("ascii").lower()
         value = raw_value.decode("latin-1").strip(" \t")
         if name in _DISGUISED:
             raise bad(f"{name} is a framing field in disguise")

@@ -11,6 +11,7 @@ import pytest
 from doorward.base import limits
 from doorward.gateway import facts
 from doorward.gateway.facts import FactBook
+from doorward.protocol.message import Message
 from tests.stack.kit import Stack, running
 from tests.stand_ins.http_server import Ask, HttpUpstream
 from tests.talks.talk import LEGACY, MODERN, PlayedServer, Talk
@@ -222,3 +223,30 @@ def test_gathering_a_list_stops_at_a_size(monkeypatch: pytest.MonkeyPatch) -> No
     talk.modern("s", "tools/call", {"name": "unknown", "arguments": {}})
     assert server.methods().count("tools/list") == 2
     assert MODERN
+
+
+def test_large_answers_kept_for_resumption_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SESSION_REPLAY_BYTES", 500_000)
+    monkeypatch.setattr(limits, "TOTAL_REPLAY_BYTES", 1_200_000)
+    server = PlayedServer()
+    talk = Talk({"s": server})
+    server.answers["tools/call"] = lambda _: None
+    for number in range(4):
+        session = talk.open("s")
+        talk.legacy("s", session, "tools/list", {})
+        for call in range(10):
+            talk.legacy("s", session, "tools/call", {"name": "echo", "arguments": {}}, id=call)
+            sink = server.sinks[-1]
+            sink.streaming()
+            result = {"content": [{"type": "text", "text": "x" * 100_000}]}
+            sink.message(
+                Message("response", "", call, None, {"jsonrpc": "2.0", "id": call, "result": result})
+            )
+        talk.clock.advance(1)
+        talk.freshness.tick(1)
+    sessions = list(talk.table._sessions.values())
+    assert sum(one.held_bytes() for one in sessions) > 4_000_000
+    talk.table.sweep()
+    assert all(one.held_bytes() <= 500_000 for one in sessions)
+    assert sum(one.held_bytes() for one in sessions) <= 1_200_000
+    assert sessions[-1].held_bytes() > 0, "the latest answers are kept"

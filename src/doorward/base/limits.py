@@ -24,9 +24,13 @@ SESSION_ABSOLUTE_SECONDS = 86_400.0
 STREAM_BUFFER_BYTES = 1_048_576  # per client stream, before back-pressure pauses the upstream
 REPLAY_EVENTS = 512  # kept for a legacy session's resume
 REPLAY_BYTES = 1_048_576
+SESSION_REPLAY_BYTES = 8_388_608  # of all streams of one session, apart from those that are under way
+TOTAL_REPLAY_BYTES = 134_217_728  # of all sessions of one worker, likewise
 UPSTREAM_SECONDS = 300.0  # hard maximum of one call, progress or not
 SNAPSHOT_SECONDS = 2.0  # a worker this far behind the supervisor refuses
-CHILD_MEMORY_BYTES = 4_294_967_296  # data segment of one process of a stdio server; Node wants over 1 GiB at start
+CHILD_MEMORY_BYTES = (
+    4_294_967_296  # data segment of one process of a stdio server; Node wants over 1 GiB at start
+)
 CHILD_PROCESSES = 256  # processes and threads of one stdio server; Node alone takes about a dozen
 CHILD_OPEN_FILES = 1_024
 CHILD_FILE_BYTES = 268_435_456  # one file that a stdio server writes
@@ -35,7 +39,9 @@ CHILD_STOP_SECONDS = 2.0  # after stdin is closed, and again after SIGTERM, befo
 CHILD_IDLE_SECONDS = 300.0  # a stdio server without a client ends after this
 CHILDREN_PER_PRINCIPAL = 32  # stdio processes of one principal; as many servers at once are rare
 CHILDREN_TOTAL = 256
-CHILD_BACKOFF_FIRST_SECONDS = 0.5  # a stdio server that exits is started again after this, doubled each time ...
+CHILD_BACKOFF_FIRST_SECONDS = (
+    0.5  # a stdio server that exits is started again after this, doubled each time ...
+)
 CHILD_BACKOFF_LAST_SECONDS = 30.0  # ... up to this
 CHILD_STDERR_LINE_BYTES = 4_096  # longer lines of a stdio server's stderr are cut in the log
 CHILD_STDERR_LINES_PER_SECOND = 50  # more are counted and dropped

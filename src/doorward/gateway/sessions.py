@@ -148,6 +148,21 @@ class Session:
         self.asked[ours] = Asked(link, message_id, server)
         return ours
 
+    def held_bytes(self) -> int:
+        """What the session keeps for a client that comes back."""
+        return sum(stream.held_bytes for stream in self.streams.values()) + self.common.held_bytes
+
+    def release(self, excess_bytes: int) -> int:
+        """Forget finished streams, oldest first, until so many bytes are free; the bytes freed."""
+        freed = 0
+        for key, stream in list(self.streams.items()):
+            if freed >= excess_bytes:
+                break
+            if stream.finished:
+                freed += stream.held_bytes
+                del self.streams[key]
+        return freed
+
     def end(self) -> None:
         """Close everything that hangs on this session."""
         if self.is_over:
@@ -242,6 +257,19 @@ class SessionTable:
             for stream in (session.common, *session.streams.values()):
                 if stream.is_attached and 0 < stream.expires_at < wall:
                     stream.suspend()
+
+        self._bound_replay()
+
+    def _bound_replay(self) -> None:
+        """Forget answers kept for resumption when they are too many, of one session or of all: finished and oldest first."""
+        total = 0
+        for session in self._sessions.values():
+            held = session.held_bytes()
+            total += held - session.release(held - limits.SESSION_REPLAY_BYTES)
+        excess = total - limits.TOTAL_REPLAY_BYTES
+        if excess > 0:
+            for session in sorted(self._sessions.values(), key=lambda one: one.touched_at):
+                excess -= session.release(excess)
 
     def has_flights(self) -> bool:
         """True while a request of some session is under way."""

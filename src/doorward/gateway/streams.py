@@ -64,6 +64,11 @@ class Stream:
         return self._buffer_bytes
 
     @property
+    def held_bytes(self) -> int:
+        """What is kept for a client that comes back."""
+        return self._buffer_bytes
+
+    @property
     def is_attached(self) -> bool:
         """True while a client listens."""
         return self.responder is not None

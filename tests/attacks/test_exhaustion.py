@@ -178,7 +178,8 @@ def test_t_103_a_list_without_end_holds_no_call_for_ever(gate: Target, era: str)
     def endless(ask: Ask) -> dict[str, Any]:
         nonlocal pages
         pages += 1
-        return {"tools": [], "nextCursor": f"page-{pages}", "ttlMs": 0, "cacheScope": "private"}
+        tools = gate.upstream.tools if pages == 1 else []
+        return {"tools": tools, "nextCursor": f"page-{pages}", "ttlMs": 0, "cacheScope": "private"}
 
     gate.upstream.on["tools/list"] = endless
     try:

@@ -10,6 +10,7 @@ from doorward.adapters.open_files import connections_within
 from tests.stack.kit import running
 from tests.stack.wire import until
 from tests.stand_ins.http_server import HttpUpstream
+from tests.talks.talk import PlayedServer, Talk
 
 
 def _listens(port: int) -> bool:
@@ -43,3 +44,22 @@ def test_many_connections_to_the_admin_plane_leave_the_supervisor_its_descriptor
         until(lambda: len(os.listdir(folder)) <= before + 70, "few descriptors in use")
         assert stack.admin("/api/v1/status").status == 200
         assert stack.modern("s", "tools/list").status == 200
+
+
+def test_a_flood_without_a_token_does_not_fill_the_disk_with_records() -> None:
+    talk = Talk({"s": PlayedServer()})
+    for _ in range(6_000):
+        assert talk.send("s", {}, token="x").status == 401
+    written = len(talk.journal.entries)
+    assert written < 3_000
+    for _ in range(2):
+        talk.gateway.broken(ValueError(), "127.0.0.1")
+    assert len(talk.journal.entries) == written
+    talk.clock.advance(5)
+    talk.freshness.tick(1)
+    assert talk.send("s", {}, token="x").status == 401
+    told, last = talk.journal.entries[-2:]
+    assert told["reason"] == f"{6_002 - written} refusals of unknown callers were counted only"
+    assert last["control"] == "check-token"
+    assert talk.modern("s", "tools/list").status == 200
+    assert talk.journal.entries[-1]["record"] == "outcome", "known callers are always on record"

@@ -462,3 +462,21 @@ class Peer(asyncio.Protocol):
 
 def _lost_error(reason: str) -> errors.StoreError:
     return errors.StoreError("bus-lost", "Another process of the gateway is gone.", reason)
+
+
+def join(channel: Channel, target: Peer, payload: Any) -> None:
+    """Pump a channel into a new one towards ``target``, both ways, with back-pressure."""
+    far = target.open("relay", payload, on_message=lambda _: None, on_close=channel.close)
+    for source, sink in ((channel, far), (far, channel)):
+        _pump(source, sink)
+    channel.on_close = far.close
+
+
+def _pump(source: Channel, sink: Channel) -> None:
+    def carry(message: Any) -> None:
+        sink.send(message)
+        if sink.is_congested:
+            source.pause()
+
+    source.on_message = carry
+    sink.on_writable = source.resume

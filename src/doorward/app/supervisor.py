@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from doorward.adapters.bus import Channel, Peer
+from doorward.adapters.bus import Channel, join
 from doorward.adapters.key_files import load_or_create_ed25519, load_or_create_keys, load_or_create_secret
 from doorward.adapters.ledger_signer import LedgerSigner
 from doorward.adapters.open_files import raise_open_files
@@ -129,7 +129,6 @@ class Supervisor:
         chronicle = Chronicle(
             data_dir, self._signer, self._digest_key, self.settings.audit.sync_ms, on_failed=self.fail
         )
-        self._take_pool(self._pool_for(self.loaded))
         try:
             await chronicle.start()
             self.chronicle = chronicle
@@ -291,6 +290,9 @@ class Supervisor:
             self._was_ready = True
             _log.info("ready", extra={"listen": self.settings.gateway.listen, "workers": len(self.workers)})
             self._on_ready()
+            self._take_pool(
+                self._pool_for(self.loaded)
+            )  # only now: the first call may come, but none has to wait for it
             if self._wants_admin:
                 self._spawn(self._serve_admin())
 
@@ -375,6 +377,8 @@ class Supervisor:
                         worker.peer.tell("hints", payload)
 
     def _accept_stdio(self, payload: Any, channel: Channel) -> None:
+        if self.pool is None:
+            self._take_pool(self._pool_for(self.loaded))
         if self.pool is None:
             channel.close("upstream-absent")
             return
@@ -478,21 +482,3 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def join(channel: Channel, target: Peer, payload: Any) -> None:
-    """Pump a channel into a new one towards ``target``, both ways, with back-pressure."""
-    far = target.open("relay", payload, on_message=lambda _: None, on_close=channel.close)
-    for source, sink in ((channel, far), (far, channel)):
-        _pump(source, sink)
-    channel.on_close = far.close
-
-
-def _pump(source: Channel, sink: Channel) -> None:
-    def carry(message: Any) -> None:
-        sink.send(message)
-        if sink.is_congested:
-            source.pause()
-
-    source.on_message = carry
-    sink.on_writable = source.resume

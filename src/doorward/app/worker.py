@@ -45,7 +45,13 @@ class Worker:
         peer.on_tell("snapshot", self._snapshot)
         peer.on_tell("drain", self._drain)
         peer.on_close = self.lost
-        payload = await peer.ask("hello", {"index": self._index, "pid": os.getpid()}, timeout_seconds=20.0)
+        hello = peer.ask("hello", {"index": self._index, "pid": os.getpid()}, timeout_seconds=20.0)
+        asking = asyncio.get_running_loop().create_task(hello)
+        await asyncio.sleep(
+            0
+        )  # it is on its way; what the snapshot will need is loaded while the supervisor makes it
+        _load_ahead()
+        payload = await asking
         if not payload:
             return 0  # the whole is stopping
         incarnation = secrets.token_bytes(8)
@@ -144,6 +150,12 @@ class Worker:
                 since_keep_alive = 0.0
                 plane.table.keep_alive()
             self._peer.tell("metrics", plane.numbers())
+
+
+def _load_ahead() -> None:
+    """Import what building the data plane imports anyway."""
+    import cedarpy  # noqa: F401
+    import joserfc.jwk  # noqa: F401
 
 
 async def _main() -> int:

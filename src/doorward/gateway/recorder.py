@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from doorward.gateway.sessions import Session
 
 _BUCKETS_US = (500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000)
+_NOBODY_BURST = 2_000  # records of callers without an identity: at once ...
+_NOBODY_PER_SECOND = 50.0  # ... and on the long run, by one worker
+_PATH_CHARS = 256  # of a path that leads nowhere
 _SERIES_COUNT = 5_000  # distinct label sets that are counted apart; further ones share one
 
 
@@ -38,6 +41,9 @@ class Recorder:
         self._crashes: dict[str, int] = {}
         self._last_events: dict[str, str] = {}  # by control: the record of its last refusal
         self.digest = self._records.digest
+        self._nobody_room: float = _NOBODY_BURST
+        self._nobody_at = clock.monotonic()
+        self._nobody_left_out = 0
 
     def when_synced(self, callback: Callable[[StoreError | None], None]) -> None:
         """Call back once all records so far are on disk."""
@@ -137,6 +143,8 @@ class Recorder:
         refuse = ruling.refuse
         self._count_refusal(ruling.slug, event, crashed=ruling.crashed)
         self._count(head.server or "", head.verb, "refuse", refuse.status)
+        if who is None and not self._has_room_for_nobody():
+            return
         self._journal.append(
             self._records.happening(
                 "auth" if ruling.slug == "check-token" else "call",
@@ -148,7 +156,7 @@ class Recorder:
                 principal=who.subject if who is not None else "",
                 client=who.client if who is not None else "",
                 server=head.server or "",
-                item=head.path if head.server is None else "",
+                item=head.path[:_PATH_CHARS] if head.server is None else "",
                 control=ruling.slug,
                 reason=refuse.reason,
                 code=refuse.code,
@@ -157,9 +165,39 @@ class Recorder:
             )
         )
 
+    def _has_room_for_nobody(self) -> bool:
+        """Whether a refusal of somebody unknown gets a record of its own: a flood must not fill the disk.
+
+        Further ones are counted, and the count goes on record once there is room again.
+        """
+        now = self._clock.monotonic()
+        gained = (now - self._nobody_at) * _NOBODY_PER_SECOND
+        self._nobody_at = now
+        self._nobody_room = min(_NOBODY_BURST, self._nobody_room + gained)
+        if self._nobody_room < 1.0:
+            self._nobody_left_out += 1
+            return False
+        self._nobody_room -= 1.0
+        if self._nobody_left_out:
+            count, self._nobody_left_out = self._nobody_left_out, 0
+            self._journal.append(
+                self._records.happening(
+                    "alert",
+                    event=self._ids.mint(),
+                    at=self._clock.now(),
+                    method="",
+                    verdict="refuse",
+                    control="keep-ledger",
+                    reason=f"{count} refusals of unknown callers were counted only",
+                )
+            )
+        return True
+
     def broken(self, error: DoorwardError, event: str, address: str) -> None:
         """Bytes that are no HTTP request."""
         self._count_refusal("check-head", event)
+        if not self._has_room_for_nobody():
+            return
         self._journal.append(
             self._records.happening(
                 "call",

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.peers.places import HERE, ROOT, STAND_INS, node, node_package
 
 SETS = ("2025-11-25", "2026-07-28")
 DIRECT = HERE / "conformance_direct.json"
+HTTP = HERE / "conformance_http.json"
 STDIO = HERE / "conformance_stdio.json"
 CLIENT = HERE / "conformance_client.json"
 CLIENT_SCENARIOS = [
@@ -97,6 +99,18 @@ class ClientRun(Run):
 def committed(path: Path) -> dict[str, list[str]]:
     """A committed list of rows: requirement set -> rows."""
     return dict(json.loads(path.read_text()))
+
+
+def expected(requirements: str, *changes: Path) -> list[str]:
+    """The direct list with the changes that these files name and explain."""
+    rows = Counter(committed(DIRECT)[requirements])
+    for path in changes:
+        for change in json.loads(path.read_text())[requirements]:
+            assert change["why"]
+            rows.subtract(change["without"])
+            assert min(rows.values()) >= 0, f"{path.name} takes rows away that are not in the direct list"
+            rows.update(change["with"])
+    return sorted(rows.elements())
 
 
 @contextmanager

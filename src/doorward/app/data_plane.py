@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -74,6 +74,7 @@ class DataPlane:
         self._pools: dict[tuple[str, int, bool], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, Upstream]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._accounts: dict[str, frozenset[str]] = {}
         self._limits: LimitRate | None = None
         self._placed: list[Placed] = []
         self.ledger_ok = True
@@ -101,6 +102,7 @@ class DataPlane:
         seal = SessionSeal(payload["session_key"])
         self.table = SessionTable(seal, Seat(self._index, self._incarnation), self._clock)
         snapshot = self._build(payload, settings)
+        self._access_check(settings, snapshot.desk)
         self.gateway = Gateway(
             snapshot=snapshot,
             table=self.table,
@@ -177,15 +179,32 @@ class DataPlane:
         self._listener.forget_heads()
         self.table.settings_changed()
         revoked = frozenset(payload["revoked"])
+        lost = self._access_check(settings, snapshot.desk)
         self.table.drop_where(
             # What a session has with a server that changed or went cannot be carried over: its client begins anew.
             lambda session: (
-                session.token_id in revoked or session.endpoint in gone or not gone.isdisjoint(session.links)
+                session.token_id in revoked
+                or session.endpoint in gone
+                or not gone.isdisjoint(session.links)
+                or (session.caller is not None and lost(session.caller, session.links))
             )
         )
         for exchange in list(self._live):
-            if exchange.call.principal.token_id in revoked:
+            call = exchange.call
+            if call.principal.token_id in revoked:
                 exchange.stop("The access token was revoked.")
+            elif lost(call.principal, getattr(exchange.link, "servers", (call.server,))):
+                exchange.stop("The access of this caller has changed.")
+
+    def _access_check(self, settings: Settings, desk: Desk) -> Callable[[Principal, Iterable[str]], bool]:
+        """Who may no longer hear what a server says on streams that were opened before these settings."""
+        before = self._accounts
+        self._accounts = {user.name: frozenset(user.roles) for user in settings.identity.users}
+        # Their roles are as their token was judged then: the next request finds out what they are now.
+        changed = {name for name, roles in before.items() if self._accounts.get(name) != roles}
+        return lambda who, servers: (
+            who.subject in changed or not all(desk.may_use_server(who, name) for name in servers)
+        )
 
     def _addresses(self) -> Addresses:
         """The per-address limit, unless its control is off."""

@@ -247,6 +247,11 @@ class FanLink:
             part.cancel_timer()
             part.cancel()
 
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Whom it reaches."""
+        return tuple(self._links)
+
     def may_pass(self, message: Message, server: str, link: Link) -> bool:
         """Whether the client may hear a notification of one server."""
         call = self._exchange.call

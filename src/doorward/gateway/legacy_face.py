@@ -100,7 +100,7 @@ class LegacyFace:
             return self._initialize(desk, head, principal, message, body, responder, event)
         if session is None:
             return responder.answer(self.missing(head))
-        session.token_id = principal.token_id
+        session.caller = principal
         if message.kind == "response":
             return self._answer(session, message, responder)
         call = self._call(desk, head, principal, session, message, event)
@@ -238,7 +238,7 @@ class LegacyFace:
         session = self.session_of(head, principal)
         if session is None:
             return responder.answer(self.missing(head))
-        session.token_id = principal.token_id
+        session.caller = principal
         last = head.fields.get("last-event-id", "")
         if last:
             found = session.stream_after(last)
@@ -375,7 +375,7 @@ class _Opening:
         version = result.get("protocolVersion")
         session = self._table.make(call.principal.key, call.server, str(version))
         session.capabilities = self._capabilities
-        session.token_id = call.principal.token_id
+        session.caller = call.principal
         session.links, self._links = self._links, {}
         for link in session.links.values():
             negotiated = getattr(link, "negotiated", None)

@@ -21,6 +21,7 @@ from doorward.base.clock import Clock
 from doorward.base.errors import CallerError
 from doorward.gateway.ports import Link
 from doorward.gateway.streams import Stream, parse_event_id
+from doorward.identity.principal import Principal
 from doorward.protocol.message import MessageId
 
 _NONCE_BYTES = 12
@@ -91,7 +92,7 @@ class Session:
         self.streams: dict[str, Stream] = {}
         self.common = Stream("c")  # what servers say on their own
         self.listening: dict[str, Callable[[], None]] = {}  # server -> cancel of its listening stream
-        self.token_id = ""  # of the access token last presented
+        self.caller: Principal | None = None  # as last seen: with the roles of the token last presented
         self.made_at = now
         self.touched_at = now
         self.is_over = False
@@ -147,6 +148,11 @@ class Session:
         ours = f"dw-{self._counter}"
         self.asked[ours] = Asked(link, message_id, server)
         return ours
+
+    @property
+    def token_id(self) -> str:
+        """Of the access token last presented."""
+        return self.caller.token_id if self.caller is not None else ""
 
     def held_bytes(self) -> int:
         """What the session keeps for a client that comes back."""

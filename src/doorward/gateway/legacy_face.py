@@ -30,16 +30,21 @@ _SESSION_MISSING = Reply(
     answers.JSON_FIELDS,
     answers.error_body(None, codes.INVALID_REQUEST, "The Mcp-Session-Id header is missing."),
 )
+# Before a server that ended its stream is listened to again; doubled each time, up to the last.
+_AGAIN_FIRST_SECONDS, _AGAIN_LAST_SECONDS = 1.0, 30.0
+_BROKEN = frozenset({"upstream-broke", "upstream-unreachable", "upstream-timeout"})  # may be better later
 
 
 class CommonSink:
-    """What one server says on its own, towards a session's common stream."""
+    """What one server says on its own, towards a session's common stream, as long as a client listens."""
 
     def __init__(self, desk: Desk, session: Session, server: str, link: Link) -> None:
         self._desk = desk
         self._session = session
         self._server = server
         self._link = link
+        self._last_event = ""
+        self._delay_seconds = _AGAIN_FIRST_SECONDS
         federated = renamer(server) if session.endpoint == FEDERATED else None
         self._rename = both(federated, desk.tasks.sealer(session.principal, server, "", session))
 
@@ -64,6 +69,8 @@ class CommonSink:
     def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
         """Pass on what the client may hear; responses have no place here (SF-28)."""
         session = self._session
+        self._delay_seconds = _AGAIN_FIRST_SECONDS
+        self._last_event = event_id or self._last_event
         if message.kind == "response" or session.is_over:
             return
         capabilities = self._desk.declared(self._server, session.capabilities)
@@ -71,11 +78,32 @@ class CommonSink:
             self._rename(message)
             session.common.send(encode_json(message.value))
 
+    def listen(self) -> None:
+        """Hear the server from now on, unless somebody does already."""
+        session, server = self._session, self._server
+        if server in session.listening or session.is_over:
+            return
+        session.listening[server] = _nothing
+        cancel = self._link.listen(self._last_event, self)
+        if server in session.listening:
+            session.listening[server] = cancel
+
     def done(self) -> None:
         self._session.listening.pop(self._server, None)
+        self._desk.facts.later(self._delay_seconds, self._listen_again)
+        self._delay_seconds = min(2 * self._delay_seconds, _AGAIN_LAST_SECONDS)
+
+    def _listen_again(self) -> None:
+        if self._session.common.is_attached:  # a client that comes back later makes a sink of its own
+            self.listen()
 
     def failed(self, error: UpstreamError) -> None:
+        if error.code in _BROKEN:
+            self.done()
+            return
         self._session.listening.pop(self._server, None)
+        if error.code == "upstream-session-gone":
+            self._desk.end_session(self._session)
 
 
 class LegacyFace:
@@ -259,10 +287,7 @@ class LegacyFace:
                 session.common.prime()
         for server, link in session.links.items():
             if server not in session.listening:
-                session.listening[server] = _nothing
-                cancel = link.listen("", CommonSink(desk, session, server, link))
-                if server in session.listening:
-                    session.listening[server] = cancel
+                CommonSink(desk, session, server, link).listen()
         return None
 
     def delete(self, head: Head, responder: Responder) -> None:

@@ -81,3 +81,5 @@ def test_streams_end_when_their_caller_loses_the_server(change: str) -> None:
                 ask.event(told)
         assert others.next()["params"]["data"] == SECRET, "who kept the access still hears"
         assert SECRET.encode() not in _left(common, 0.2) + _left(subscription, 0.2)
+        for stream in (common, subscription, others):
+            stream.close()

@@ -212,6 +212,9 @@ class LegacyFace:
         if message.method == "notifications/cancelled":
             request_id = message.params.get("requestId") if message.params is not None else None
             flight = session.flights.get(request_id) if isinstance(request_id, (str, int)) else None
+            if flight is not None and flight.upstream_requests == 0:
+                flight.stop("The call was cancelled before it began.")
+                flight = None
             targets = [flight.link] if flight is not None and flight.link is not None else []
         exchange = Exchange(desk, call, responder, body, session)
         exchange.route = lambda going: going.go(_ManyLinks(targets))

@@ -394,3 +394,20 @@ def test_a_server_that_breaks_on_its_second_page_still_shows_its_first() -> None
     sink.done()
     one.sinks[1].failed(UpstreamError("upstream-broke", "It broke."))
     assert [tool["name"] for tool in ear.json["result"]["tools"]] == ["one__p0", "two__b"]
+
+
+# -- cancellation ---------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_is_cancelled_while_its_record_is_written_is_never_made() -> None:
+    server = PlayedServer()
+    talk, counter = talk_with(server)
+    session = talk.open("time")
+    talk.legacy("time", session, "tools/list", {})
+    talk.journal.hold = True
+    ear = talk.legacy("time", session, "tools/call", WRITE, id=4)
+    cancelled = talk.legacy("time", session, "notifications/cancelled", {"requestId": 4}, id=None)
+    assert cancelled.status == 202 and ear.ended and "error" in ear.json
+    talk.journal.synced.pop()(None)
+    assert "tools/call" not in server.methods() and "notifications/cancelled" not in server.methods()
+    assert counter.open == set() and outcomes(talk)[-2:] == ["cancelled", "ok"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.peers.places import KEPT, give_up
-from tests.peers.real_servers import LEGACY, MODERN, REAL, Direct, install, prepare
+from tests.peers.real_servers import LEGACY, MODERN, REAL, START_SECONDS, Direct, install, prepare
 from tests.stack.kit import Stack
 
 pytestmark = [pytest.mark.cage, pytest.mark.node]
@@ -42,6 +42,7 @@ def stack(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             "files": [{"path": str(place), "write": True}],
         }
     one = Stack(folder, servers)
+    one.patience = START_SECONDS
     one.data_dir.mkdir(mode=0o700)
     (one.data_dir / "packages").symlink_to(packages)
     try:

@@ -96,6 +96,9 @@ class Stack:
         self.data_dir = folder / "data"
         self.log_path = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.patience = (
+            PATIENCE  # seconds that ``ask`` waits; real servers take longer to start than stand-ins
+        )
         self._environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
         if off:
             self._environment["DOORWARD_LAB"] = "1"
@@ -282,7 +285,7 @@ class Stack:
 
     def ask(self, server: str = "", body: Any = None, *, verb: str = "POST", **fields: Any) -> Answer:
         """One request on a connection of its own, and its answer."""
-        with Wire(self.port) as wire:
+        with Wire(self.port, seconds=self.patience) as wire:
             wire.send(self.request(server, body, verb=verb, connection="close", **fields))
             return wire.read(verb)
 

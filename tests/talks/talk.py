@@ -221,6 +221,7 @@ class Talk:
         *,
         roles: dict[str, Role] | None = None,
         off: tuple[str, ...] = (),
+        report: tuple[str, ...] = (),
         allow_requests: tuple[str, ...] = (),
         policies: dict[str, str] | None = None,
         sync_all: bool = False,
@@ -254,7 +255,12 @@ class Talk:
             AskPolicy(policy),
             GateServerRequests({name: allow_requests for name in servers}),
         ]
-        placed = [Placed(control, "off" if control.slug in off else "enforce") for control in controls]
+        placed = [
+            Placed(
+                control, "off" if control.slug in off else "report" if control.slug in report else "enforce"
+            )
+            for control in controls
+        ]
         pipeline = Pipeline(placed, lambda coroutine: coroutine.close())
         self.facts = FactBook(self.clock)
         self.live: set[Any] = set()

@@ -156,3 +156,13 @@ def test_a_stale_worker_refuses() -> None:
     assert talk.modern("time", "tools/list").status == 200
     talk.clock.advance(0.2)
     assert talk.modern("time", "tools/list").status == 503
+
+
+def test_what_report_mode_lets_pass_is_on_record() -> None:
+    """Also where the control judges heads, whose verdicts are shared by equal requests."""
+    talk = Talk({"time": PlayedServer()}, report=("check-origin",))
+    for _ in range(2):
+        ear = talk.modern("time", "tools/call", CALL, Origin="http://evil.example")
+        assert ear.status == 200
+        decision = [entry for entry in talk.journal.entries if entry["record"] == "decision"][-1]
+        assert any("check-origin would refuse" in note for note in decision["notes"])

@@ -78,7 +78,7 @@ class AdminClient:
 def _refusal(status: int, document: Any) -> OperatorError:
     reason = document.get("error") if isinstance(document, dict) else None
     code = reason.get("code") if isinstance(reason, dict) else None
-    tell = reason.get("tell") if isinstance(reason, dict) else None
+    tell = (reason.get("tell") or reason.get("message")) if isinstance(reason, dict) else None
     return OperatorError(
         str(code or "admin-refused"), str(tell or f"The running Doorward answered {status}.")
     )

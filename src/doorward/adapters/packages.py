@@ -95,7 +95,8 @@ class Packages:
 
         Raises: OperatorError with what the registry's client said.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.folder.parent, self.folder):  # the data folder may be made here, before the first start
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         old = self.folder / f".{server}.old"
         final = self.folder / server
         with tempfile.TemporaryDirectory(prefix=f".{server}-", dir=self.folder) as scratch:

@@ -7,6 +7,7 @@ that dies is started again with back-off; a supervisor that dies takes its worke
 from __future__ import annotations
 
 import asyncio
+import glob
 import logging
 import os
 import signal
@@ -233,6 +234,10 @@ class Supervisor:
 
     def _note_weakened(self, actor: str) -> None:
         """What the settings in force take away from the protection."""
+        if self.settings.identity.mode == "off":
+            self.note(
+                "identity-off", actor, control="check-token", reason="every caller is the principal local"
+            )
         for name, spec in self.settings.servers.items():
             if spec.is_stdio and spec.sandbox == "none":
                 self.note("server-uncaged", actor, server=name, control="keep-cage", reason="sandbox is none")
@@ -464,16 +469,20 @@ class Supervisor:
                 self.mode_since[slug] = time.time()
 
     async def _poll(self) -> None:
-        """Watch the settings file; its change is what counts, not its time."""
+        """Watch the settings file and the policy files; a settings file's content is what counts, not its time."""
         if self.settings.gateway.profile not in ("local", "lab"):
             return
-        seen = _stamp(self.loaded.path)
+        seen = self._stamps()
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            found = _stamp(self.loaded.path)
+            found = self._stamps()
             if found != seen:
-                seen = found
-                await self.reload("file")
+                force, seen = found[1:] != seen[1:], found
+                await self.reload("file", force=force)
+
+    def _stamps(self) -> list[tuple[int, int, int] | None]:
+        policies = sorted(name for pattern in self.settings.policy.files for name in glob.glob(pattern))
+        return [_stamp(path) for path in (self.loaded.path, *map(Path, policies))]
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -46,6 +46,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 # Codes of OperatorError that are about the machine and not about what was written.
 _MACHINE_PREFIXES = (
+    "demo-",
+    "node-",
     "admin-",
     "cage-",
     "key-file-",

@@ -67,6 +67,7 @@ class Head(RequestHead):
         "accepts_stream",
         "expires_at",
         "generation",
+        "notes",
         "principal",
         "refusal",
         "resource",
@@ -87,6 +88,7 @@ class Head(RequestHead):
         # Kept by the front on behalf of all requests with these bytes:
         self.generation = -1  # the snapshot under which the verdict below was given; -1 is none yet
         self.refusal: Any = None
+        self.notes: tuple[str, ...] = ()  # what controls in report mode would have refused
         self.expires_at = 0.0  # Unix seconds after which the verdict must be given anew; 0 is never
 
 
@@ -130,7 +132,7 @@ class Call:
         ] = {}  # what this client declared (initialize, or _meta of the request)
         self.schema: dict[str, Any] | None = None  # the tool's inputSchema as last listed for this server
         self.read_only = False  # by the readOnlyHint last listed
-        self.notes: list[str] = []
+        self.notes: list[str] = list(head.notes)
 
 
 Facts = dict[str, Any]  # what earlier controls of the same exchange leave for later ones

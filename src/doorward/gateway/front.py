@@ -101,6 +101,7 @@ class Gateway:
         """Give the verdict that holds for every request with these bytes: (before the address limit?, ruling)."""
         head.generation = snapshot.generation
         head.refusal = None
+        head.notes = ()
         head.expires_at = 0.0
         head.principal = None
         pipeline, routes = snapshot.pipeline, snapshot.routes

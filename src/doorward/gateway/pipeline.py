@@ -91,7 +91,7 @@ class Pipeline:
                 continue
             if isinstance(verdict, Refuse):
                 if report:
-                    _log.warning("would refuse", extra={"control": slug, "reason": verdict.reason})
+                    head.notes += (f"{slug} would refuse: {verdict.reason}",)
                     continue
                 return Ruling(slug, verdict)
             if isawaitable(verdict):

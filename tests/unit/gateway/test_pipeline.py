@@ -131,7 +131,7 @@ def test_a_rewrite_to_what_is_no_message_is_refused() -> None:
     assert ruling.slug == "a" and "crashed" in ruling.refuse.reason
 
 
-@pytest.mark.parametrize("verdict", [True, False, 0, "", "no", {}, object()], ids=repr)
+@pytest.mark.parametrize("verdict", [True, False, 0, "", "no", {}, frozenset()], ids=repr)
 def test_what_is_no_verdict_refuses(verdict: Any) -> None:
     ruling, _ = judge(Says("a", verdict))
     assert isinstance(ruling, Ruling) and ruling.slug == "a"

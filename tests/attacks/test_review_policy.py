@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from doorward.gateway.routes import join_uri, split_uri
+from doorward.gateway.streams import Stream
 from doorward.policy.roles import Role
 from tests.talks.talk import PlayedServer, Talk
 
@@ -192,3 +194,17 @@ def test_on_the_endpoint_of_all_servers_a_hidden_servers_tool_answers_as_no_tool
 
     assert ask("s__echo") == ask("nobody__echo") == ask("other__nothing") == ask("nothing")
     assert "tools/call" not in server.methods()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["file:///a", "a__b:c", "my__file", "x+y__z:w", "x__y+z:w", "+", "__", "a", "http://h/__+", "::+__"],
+)
+def test_a_joined_uri_comes_apart_into_what_it_was_made_of(uri: str) -> None:
+    assert split_uri(join_uri("s-1", uri)) == ("s-1", uri)
+
+
+def test_a_server_cannot_keep_a_client_away_for_days() -> None:
+    stream = Stream("c")
+    stream.prime(9_999_999_999)
+    assert b"retry: 300000\n" in stream._buffer[-1][1]

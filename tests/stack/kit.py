@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -60,6 +61,15 @@ def descendants(pid: int) -> list[int]:
         grown = bool(more)
         found |= more
     return sorted(found - {pid})
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """Runs in the child: a test run that is killed leaves no gateway behind."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def toml_of(value: Any) -> str:
@@ -154,6 +164,7 @@ class Stack:
             cwd=self.folder,
             env=self._environment,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         log.close()
         return process

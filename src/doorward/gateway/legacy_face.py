@@ -11,7 +11,7 @@ from doorward.gateway.desk import DeafSink, Desk, caller_of
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.fanout import FanLink
 from doorward.gateway.naming import address, both, is_addressed, item_of, renamer
-from doorward.gateway.ports import Cancel, Link, Reply, Responder, Sink
+from doorward.gateway.ports import Cancel, Later, Link, Reply, Responder, Sink
 from doorward.gateway.routes import FEDERATED
 from doorward.gateway.sessions import Session, SessionTable
 from doorward.gateway.tasks import NOT_THEIRS, names_task
@@ -30,6 +30,7 @@ _SESSION_MISSING = Reply(
     answers.JSON_FIELDS,
     answers.error_body(None, codes.INVALID_REQUEST, "The Mcp-Session-Id header is missing."),
 )
+_NOTICE_SECONDS = 5.0  # a client waits no longer until every server has taken its notification
 # Before a server that ended its stream is listened to again; doubled each time, up to the last.
 _AGAIN_FIRST_SECONDS, _AGAIN_LAST_SECONDS = 1.0, 30.0
 _BROKEN = frozenset({"upstream-broke", "upstream-unreachable", "upstream-timeout"})  # may be better later
@@ -217,7 +218,7 @@ class LegacyFace:
                 flight = None
             targets = [flight.link] if flight is not None and flight.link is not None else []
         exchange = Exchange(desk, call, responder, body, session)
-        exchange.route = lambda going: going.go(_ManyLinks(targets))
+        exchange.route = lambda going: going.go(_ManyLinks(targets, desk.facts.later))
         exchange.start()
 
     @staticmethod
@@ -310,29 +311,41 @@ def _nothing() -> None:
 
 
 class _ManyLinks:
-    """A notification to every server of a session: accepted when the last of them has taken it."""
+    """A notification to every server of a session: accepted when the last of them has taken it, or after a while."""
 
-    def __init__(self, links: list[Link]) -> None:
+    def __init__(self, links: list[Link], later: Later) -> None:
         self._links = links
+        self._later = later
 
     def post(self, message: Message, sink: Sink) -> Cancel:
         """Send to all; failures do not matter to a notification."""
-        left = [len(self._links)]
-        if not self._links:
-            sink.done()
+        left = set(range(len(self._links)))
+        cancel_timer = _nothing
+
+        def taken(number: int) -> None:
+            left.discard(number)
+            if not left:
+                cancel_timer()
+                sink.done()
 
         class Part(DeafSink):
+            def __init__(self, number: int) -> None:
+                super().__init__()
+                self._number = number
+
             def done(self) -> None:
-                left[0] -= 1
-                if left[0] == 0:
-                    sink.done()
+                taken(self._number)
 
             def failed(self, error: UpstreamError) -> None:
-                self.done()
+                taken(self._number)
 
-        for link in self._links:
-            link.post(message, Part())
-        return _nothing
+        for number, link in enumerate(self._links):
+            link.post(message, Part(number))
+        if left:
+            cancel_timer = self._later(_NOTICE_SECONDS, sink.done)
+        elif not self._links:
+            sink.done()
+        return cancel_timer
 
     def listen(self, last_event_id: str, sink: Sink) -> Cancel:
         """Notifications have nothing to listen to."""

@@ -102,3 +102,28 @@ def test_a_client_that_came_back_is_not_told_twice() -> None:
     before = len(case.sinks)
     case.timers.fire()
     assert len(case.sinks) == before
+
+
+# -- notifications --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("endpoint", ["one", ""])
+def test_a_server_that_does_not_take_a_notification_holds_no_client(endpoint: str) -> None:
+    one, two = PlayedServer(), PlayedServer()
+    talk, timers = Talk({"one": one, "two": two}), Timers()
+    session = talk.open(endpoint)
+    talk.facts.later = timers
+    link = one.links[-1]
+    link.post = lambda message, sink: lambda: None  # type: ignore[method-assign] # it never answers
+    ear = talk.legacy(endpoint, session, "notifications/roots/list_changed", id=None)
+    assert not ear.ended
+    timers.fire()
+    assert ear.ended and ear.status == 202 and timers.set == []
+
+
+def test_a_notification_that_is_taken_leaves_no_timer() -> None:
+    talk, timers = Talk({"one": PlayedServer(), "two": PlayedServer()}), Timers()
+    session = talk.open("")
+    talk.facts.later = timers
+    assert talk.legacy("", session, "notifications/roots/list_changed", id=None).status == 202
+    assert timers.set == []

@@ -47,7 +47,7 @@ def join_uri(server: str, uri: str) -> str:
 
 def split_uri(uri: str) -> tuple[str, str] | None:
     """Server and own URI of a federated URI; ``{server}__{uri}`` is understood as well."""
-    scheme = uri.split(":", 1)[0]
-    mark = SEPARATOR if SEPARATOR in scheme else URI_SEPARATOR
+    # Whichever mark comes first ends the server's name, which holds neither: what follows is the server's own, marks and all.
+    mark = min((SEPARATOR, URI_SEPARATOR), key=lambda one: uri.find(one) if one in uri else len(uri))
     server, found, own = uri.partition(mark)
     return (server, own) if found and server and own else None

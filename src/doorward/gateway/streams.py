@@ -14,6 +14,7 @@ from doorward.gateway.answers import STREAM_FIELDS
 from doorward.gateway.ports import Responder
 from doorward.protocol.sse import write_event
 
+_RETRY_MS = 300_000  # the longest that a server may ask a client to stay away
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
@@ -109,7 +110,8 @@ class Stream:
 
     def prime(self, retry_ms: int | None = None) -> None:
         """Send an event id with empty data, so that the client can resume from the very start."""
-        self.send(b"", retry_ms)
+        # A server's wish to be left alone for longer would keep the client from what others say.
+        self.send(b"", None if retry_ms is None else min(retry_ms, _RETRY_MS))
 
     def send(self, data: bytes, retry_ms: int | None = None) -> None:
         """Send one message (or an empty priming event) and keep it for resumption."""

@@ -14,7 +14,6 @@ from typing import Any
 
 from contenders import CLIENT_CORE, OUT, Contender, Doorward, Upstream, pinned, rss_bytes
 
-
 IDLE: list[float] = []  # the machine's idle share before each round
 
 

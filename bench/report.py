@@ -61,8 +61,8 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}; commit {machine['commit']}.",
         f"{versions}. Load average at the start: {machine['load_average'][0]:.1f}.",
-        f"Idle share of the machine before each round, when nothing of ours ran: {_span(machine['idle'], 2)}. Where it is far"
-        " from 1, others worked here too: ratios of CPU hold, latencies and rates do not.",
+        f"Idle share of the machine before each round, when nothing of ours ran: {_span(machine['idle'], 2)}.",
+        "Where it is far from 1, others worked here too: ratios of CPU hold, latencies and rates do not.",
         "Median [min-max] over the rounds; ratios are taken within a round. Server on core 0, generator and upstream on core 1.",
         "",
         *_cpu(results),

@@ -20,7 +20,10 @@ def test_a_short_bench_finds_every_answer_body_and_record_right() -> None:
             pytest.fail("CI must be able to run this: no C compiler", pytrace=False)
         pytest.skip("no C compiler")
     done = subprocess.run(
-        [sys.executable, str(REPO / "bench" / "run.py"), "--smoke"], capture_output=True, text=True, timeout=240
+        [sys.executable, str(REPO / "bench" / "run.py"), "--smoke"],
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every answer, body and record was right" in done.stdout

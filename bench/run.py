@@ -284,7 +284,7 @@ def machine() -> dict[str, Any]:
 
 def smoke() -> int:
     """Correctness only: two short rounds, every check of the full bench, no number asserted."""
-    bench = Bench(rounds=2, calls=2_000)
+    bench = Bench(rounds=2, calls=800)
     bench.upstream.start()
     try:
         common = {"connections": 8, "refused": 1, "bytes": 1024}

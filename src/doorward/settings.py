@@ -44,7 +44,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
     origins: Annotated[
         tuple[str, ...],
-        _says("Web origins (scheme, host, port) that may call beyond those of the accepted hosts."),
+        _says(
+            "Web origins (scheme, host, port) that may call beyond those of `public_url` and, on loopback, of `listen`."
+        ),
     ] = ()
     profile: Annotated[
         Profile, _says("How strict everything else is. Only `local` and, for the range, `lab` exist yet.")
@@ -117,7 +119,7 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
         _says(
             "Calls under way at once, 0 for any number; absent is as in [limits] for a principal, else 0.",
             ge=0,
-            le=65_535,
+            le=65_534,
         ),
     ] = 0
 
@@ -130,7 +132,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         _says("Requests of one principal that succeed in any window, over all workers.", ge=1, le=100_000),
     ] = 600
     per_seconds: Annotated[float, _says("Length of the window in seconds.", gt=0, le=2_592_000)] = 60.0
-    concurrent: Annotated[int, _says("Requests of one principal under way at once.", ge=1, le=65_535)] = 32
+    concurrent: Annotated[int, _says("Requests of one principal under way at once.", ge=1, le=65_534)] = 32
     body_bytes: Annotated[int, _says("The largest request body in bytes.", ge=1_024, le=67_108_864)] = (
         4_194_304
     )

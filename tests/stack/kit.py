@@ -445,7 +445,7 @@ def running(servers: dict[str, Any], **options: Any) -> Iterator[Stack]:
                         server.close()
 
 
-def at_once(count: int, job: Callable[[int], Any]) -> list[Any]:
+def at_once(count: int, job: Callable[[int], Any], seconds: float = PATIENCE * 2) -> list[Any]:
     """Run ``job(0..count-1)`` in threads that start together; results in order."""
     found: list[Any] = [None] * count
     gate = threading.Barrier(count)
@@ -461,8 +461,9 @@ def at_once(count: int, job: Callable[[int], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE * 2)
+        thread.join(seconds)
     for one in found:
         if isinstance(one, BaseException):
             raise one
+    assert not any(thread.is_alive() for thread in threads), f"not done after {seconds} s"
     return found

@@ -10,7 +10,9 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _PREFIX = "doorward-"
-_NUMBERS = itertools.count(1)  # of this process: a group may outlive whoever made it, and its name must not come again
+_NUMBERS = itertools.count(
+    1
+)  # of this process: a group may outlive whoever made it, and its name must not come again
 
 
 class ProcessGroup:

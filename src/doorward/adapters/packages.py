@@ -65,7 +65,8 @@ def parse_package(text: str) -> PackageName:
     fine = (
         bare
         and set(bare) <= _LETTERS
-        and version
+        and version[:1].isdigit()  # no tag such as latest, no range
+        and (registry == "pypi" or version.count(".") >= 2)  # npm takes 1 and 1.2 for ranges
         and set(version) <= _LETTERS | {"+", "!"}
         and bare[0] not in ".-_"
     )
@@ -95,7 +96,10 @@ class Packages:
 
         Raises: OperatorError with what the registry's client said.
         """
-        for folder in (self.folder.parent, self.folder):  # the data folder may be made here, before the first start
+        for folder in (
+            self.folder.parent,
+            self.folder,
+        ):  # the data folder may be made here, before the first start
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         old = self.folder / f".{server}.old"
         final = self.folder / server

@@ -142,7 +142,13 @@ class StdioChild(asyncio.SubprocessProtocol):
                 f"{type(error).__name__}: {error}",
             ) from error
         finally:
-            for fd in (gate_in, gate_out, info_in, info_out, calls):  # closing the gate's writing end opens the gate
+            for fd in (
+                gate_in,
+                gate_out,
+                info_in,
+                info_out,
+                calls,
+            ):  # closing the gate's writing end opens the gate
                 if fd >= 0:
                     os.close(fd)
 

@@ -53,7 +53,9 @@ def parse_json(body: bytes) -> Any:
         _inspect(value)
     if b"\0" not in packed:
         return value
-    if b"\\" in body and b"u0000" in body:  # without the backslash, for CPython skips ahead on short needles only
+    if (
+        b"\\" in body and b"u0000" in body
+    ):  # without the backslash, for CPython skips ahead on short needles only
         _inspect(value)
     if b"-" in body and b"-0" in body and _NEGATIVE_ZERO.search(body):
         # The fast reader turns -0 into 0; read such rare texts again, now that they are known to be sound.

@@ -18,7 +18,9 @@ class Message(msgspec.Struct):
     id: MessageId | None  # None for notifications, and for error responses that name no request
     params: dict[str, Any] | None
     value: dict[str, Any]
-    params_fields: tuple[tuple[str, str], ...] = ()  # Mcp-Param-* header fields that came with it and nobody declared
+    params_fields: tuple[
+        tuple[str, str], ...
+    ] = ()  # Mcp-Param-* header fields that came with it and nobody declared
 
     @property
     def is_error(self) -> bool:

@@ -57,7 +57,7 @@ def test_package_names_are_read(text: str, parts: tuple[str, str, str], short: s
 @pytest.mark.parametrize(
     "text",
     [
-        "mcp-server-time", "pypi:x", "pypi:x==", "npm:x", "npm:@a/b", "pypi:-rfile==1", "pypi:x==1;curl", "npm:--global@1",
+        "mcp-server-time", "pypi:x", "pypi:x==", "npm:x", "npm:@a/b", "pypi:-rfile==1", "pypi:x==1;curl", "npm:--global@1", "npm:x@latest", "npm:x@1", "npm:x@1.2", "pypi:x==latest",
         "npm:../x@1", "npm:git+https://e/x@1", "pypi:x @ https://e==1", "npm:x@latest\n", "pypi:==1", "npm:@1", "gem:x@1", "npm:@/@1",
     ],
 )  # fmt: skip

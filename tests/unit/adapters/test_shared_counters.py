@@ -39,7 +39,9 @@ def admitted(found: Ticket | Denied) -> Ticket:
     return found
 
 
-def test_a_window_admits_exactly_its_calls_and_says_when_to_come_back(table: tuple[SharedCounters, FakeClock]) -> None:
+def test_a_window_admits_exactly_its_calls_and_says_when_to_come_back(
+    table: tuple[SharedCounters, FakeClock],
+) -> None:
     counters, clock = table
     for _ in range(3):
         counters.release(admitted(counters.admit(want("a"))))
@@ -100,7 +102,9 @@ def test_a_full_table_refuses_new_keys_and_gives_stale_places_to_them() -> None:
     assert isinstance(denied := counters.admit(want("new")), Denied)
     assert denied.reason == "full"
     clock.advance(11)
-    assert isinstance(counters.admit(want("new")), Denied)  # stale by time, but their calls are still under way
+    assert isinstance(
+        counters.admit(want("new")), Denied
+    )  # stale by time, but their calls are still under way
     counters.release(tickets[0])
     admitted(counters.admit(want("new")))
     counters.release(tickets[0])  # a late release of a key that has gone changes nothing

@@ -144,7 +144,9 @@ def serve_once(folder: Path, answer: bytes) -> threading.Thread:
             connection.settimeout(5)
             heard = b""
             while b"\r\n\r\n" not in heard or (heard.startswith(b"POST") and not heard.endswith(b"}")):
-                heard += connection.recv(65536)  # all of it: closing with unread bytes would reset the connection
+                heard += connection.recv(
+                    65536
+                )  # all of it: closing with unread bytes would reset the connection
             connection.sendall(answer)
 
     thread = threading.Thread(target=serve)

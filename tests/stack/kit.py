@@ -173,11 +173,13 @@ class Stack:
         """Start and wait until it is ready."""
         if not self.config.exists():
             self.write_settings()
+        said = len(self.log())
         self.process = process = self.launch()
 
         def ready() -> bool:
             assert process.poll() is None, f"serve ended with {process.returncode}:\n{self.log()}"
-            return self.is_ready()
+            # One worker answers /readyz before the others listen; the line comes when all do.
+            return "Doorward is ready" in self.log()[said:] and self.is_ready()
 
         try:
             until(ready, "readyz")

@@ -21,6 +21,7 @@ REBOUND = "rebound.evil.example"
 @pytest.fixture(scope="module")
 def gate() -> Iterator[Target]:
     with target() as found:
+        found.stack.wait_admin()
         yield found
 
 

@@ -97,7 +97,7 @@ def test_t_44_a_caged_program_sees_neither_the_data_folder_nor_the_admin_socket_
 ) -> None:
     (stack.folder / "private").write_text(CANARY)
     secret, admin = str(stack.folder / "private"), str(stack.data_dir / "admin.sock")
-    until((stack.data_dir / "admin.sock").exists, "the admin socket")
+    stack.wait_admin()
     process = stack.process
     assert process is not None
     attacks: dict[str, dict[str, Any]] = {

@@ -106,6 +106,7 @@ def test_t_01_no_secret_stands_on_a_command_line_and_no_key_is_a_default(
     assert process is not None
     keys = gate.stack.data_dir / "keys"
     secrets = [path.read_bytes() for path in keys.rglob("*") if path.is_file()]
+    gate.stack.wait_admin()
     secrets.append((gate.stack.data_dir / "admin-token").read_bytes().strip())
     assert len(secrets) > 3
     table = processes()

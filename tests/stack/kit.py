@@ -316,13 +316,26 @@ class Stack:
             raise
         return Events(wire)
 
+    def wait_admin(self) -> None:
+        """Wait until the admin plane listens, which it does a moment after the data plane."""
+
+        def listens() -> bool:
+            for place in (str(self.data_dir / "admin.sock"), self.admin_port):
+                try:
+                    Wire(place, seconds=2.0).close()
+                except OSError:
+                    return False
+            return True
+
+        until(listens, "the admin plane")
+
     def admin(self, path: str, body: Any = None) -> Answer:
         """One request to the admin plane over its socket in the data folder."""
         raw = b"" if body is None else json.dumps(body).encode()
         kind = f"Content-Type: application/json\r\nContent-Length: {len(raw)}\r\n" if raw else ""
         verb = "POST" if raw else "GET"
         socket_path = self.data_dir / "admin.sock"
-        until(socket_path.exists, "the admin socket")
+        self.wait_admin()
         with Wire(str(socket_path)) as wire:
             wire.send(
                 f"{verb} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{kind}\r\n".encode() + raw

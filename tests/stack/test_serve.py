@@ -137,7 +137,7 @@ def test_the_admin_plane_wants_a_token_and_counts_what_was_done(stack: Stack) ->
 
 
 def test_nobody_else_may_read_the_data_folder(stack: Stack) -> None:
-    until((stack.data_dir / "admin.sock").exists, "the admin socket")
+    stack.wait_admin()
     assert stat.S_IMODE(stack.data_dir.stat().st_mode) == 0o700
     found = {}
     for at, folders, files in os.walk(stack.data_dir):

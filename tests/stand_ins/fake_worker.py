@@ -38,6 +38,10 @@ async def main() -> None:
     heard["marks"] = [
         await peer.ask("mark-once", {"space": "s", "key": f"{index}", "expires_at": 9e9}) for _ in range(2)
     ]
+    heard["shared"] = await peer.ask("mark-once", {"space": "s", "key": "shared", "expires_at": 9e9})
+    gate = os.environ.get("FAKE_WORKER_GATE", "")
+    while index == 1 and gate and not os.path.exists(gate):
+        await asyncio.sleep(0.01)
     if index == 1:
         heard["relay"] = await relay(peer)
     peer.tell("ready", {"index": index})

@@ -290,7 +290,7 @@ class Supervisor:
         }
 
     def _worker_ready(self, worker: WorkerProcess) -> None:
-        worker.is_ready = True
+        worker.is_ready = worker.was_ready = True
         if not self._was_ready and all(one.is_ready for one in self.workers.values()):
             self._was_ready = True
             _log.info("ready", extra={"listen": self.settings.gateway.listen, "workers": len(self.workers)})
@@ -321,7 +321,7 @@ class Supervisor:
         if self._stopping or self._over.is_set():
             return
         _log.error("worker gone", extra={"worker": worker.index, "exit_code": code})
-        if not self._was_ready:
+        if not self._was_ready and not worker.was_ready:
             self.fail(OperatorError("worker-failed", "A worker could not start; the log says why."))
             return
         self.restarts += 1

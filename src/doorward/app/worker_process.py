@@ -30,6 +30,7 @@ class WorkerProcess:
         self.index = index
         self.peer = peer
         self.is_ready = False
+        self.was_ready = False  # it has served at some time: its end is no failed start
         self.numbers: dict[str, Any] = {}
         self.started_at = time.monotonic()
         self._process = process

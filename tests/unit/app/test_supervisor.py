@@ -143,3 +143,39 @@ async def test_a_changed_file_takes_effect_and_a_bad_one_changes_nothing(tmp_pat
     assert await supervisor.reload("test")
     supervisor.stop()
     assert await asyncio.wait_for(task, 20) == 0
+
+
+async def test_a_mark_is_given_once_whichever_workers_ask_for_it(tmp_path: Path) -> None:
+    supervisor, task = await start(write_settings(tmp_path, workers=3))
+    await until(lambda: all("shared" in one.numbers for one in supervisor.workers.values()))
+    assert sorted(one.numbers["shared"] for one in supervisor.workers.values()) == [False, False, True]
+    supervisor.stop()
+    assert await task == 0
+
+
+async def test_a_worker_that_dies_while_another_still_starts_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+    monkeypatch.setenv("FAKE_WORKER_GATE", str(gate))
+    ready = asyncio.Event()
+    supervisor = Supervisor(
+        load(write_settings(tmp_path)),
+        on_ready=ready.set,
+        worker_module="tests.stand_ins.fake_worker",
+        admin=False,
+    )
+    task = asyncio.ensure_future(supervisor.run())
+    await until(lambda: 0 in supervisor.workers and supervisor.workers[0].is_ready)
+    first = supervisor.workers[0].pid
+    os.kill(first, signal.SIGKILL)
+    await until(
+        lambda: (
+            0 in supervisor.workers and supervisor.workers[0].pid != first and supervisor.workers[0].is_ready
+        )
+    )
+    assert not ready.is_set()
+    gate.write_text("")
+    await until(ready.is_set)
+    supervisor.stop()
+    assert await task == 0

@@ -24,6 +24,7 @@ from doorward.base.errors import DoorwardError, StoreError
 _log = logging.getLogger("doorward.worker")
 _TICK_SECONDS = 0.5
 _KEEP_ALIVE_SECONDS = 15.0
+_SWITCH_SECONDS = 0.0005
 
 
 class Worker:
@@ -66,6 +67,8 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
+        # The ledger's thread works in Python as well: it must not hold up a loop turn for the usual 5 ms.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         peer.tell("ready", {"index": self._index, "port": plane.port})
         rounds = asyncio.get_running_loop().create_task(self._rounds(plane))
         await self._over.wait()

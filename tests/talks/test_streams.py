@@ -201,3 +201,22 @@ def test_sessions_idle_out_and_streams_end_with_their_token() -> None:
     talk.clock.advance(1_801)
     talk.table.sweep()
     assert len(talk.table) == 0
+
+
+def test_a_flood_of_server_requests_is_bounded_and_the_call_still_ends() -> None:
+    server = PlayedServer()
+    talk = Talk({"time": server})
+    session, ear, sink = hanging(talk, server)
+    for number in range(300):
+        say(sink, {"id": f"q{number}", "method": "ping"})
+    heard = ear.messages()
+    denied = [message for message in server.seen if message.kind == "response" and message.is_error]
+    assert len(heard) + len(denied) == 300
+    assert 0 < len(heard) <= 128
+    answer = {"jsonrpc": "2.0", "id": heard[0]["id"], "result": {}}
+    assert talk.send("time", answer, Mcp_Session_Id=session).status == 202
+    say(sink, {"id": "again", "method": "ping"})
+    assert len(ear.messages()) == len(heard) + 1, "an answer makes room for one more"
+    finish(sink, 5)
+    assert ear.ended
+    assert ear.messages()[-1]["result"]["content"][0]["text"] == "done"

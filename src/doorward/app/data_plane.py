@@ -30,6 +30,7 @@ from doorward.base.ids import EventIds
 from doorward.catalogue.server import ServerSpec
 from doorward.controls.control import Refuse
 from doorward.controls.limit_rate import LimitRate
+from doorward.gateway.bridge import BridgedUpstream
 from doorward.gateway.desk import Desk
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.facts import FactBook
@@ -261,7 +262,7 @@ class DataPlane:
                 kept[name] = known
             else:
                 self._facts.forget(name)
-                kept[name] = (spec, credential, self._make_upstream(spec, credential))
+                kept[name] = (spec, credential, BridgedUpstream(self._make_upstream(spec, credential)))
         self._upstreams = kept
         return {name: one[2] for name, one in kept.items()}
 

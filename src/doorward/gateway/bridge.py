@@ -1,0 +1,40 @@
+"""Reach a server in the era that it speaks: pass through where client and server share one, translate where they do not.
+
+The cell of a call is ``CLIENT-SERVER`` by era: cell A is ``legacy-modern``, cell B is ``modern-legacy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from doorward.base.errors import UpstreamError
+from doorward.gateway.ports import Link, Upstream
+from doorward.protocol.message import Era
+
+Ready = Callable[[Link | UpstreamError], None]
+WRONG_ERA = "upstream-era"  # the code with which an upstream says that it speaks the other era only
+
+
+class BridgedUpstream:
+    """One protected server for clients of both eras; see ``gateway.ports.Upstream``.
+
+    The upstream inside finds out which era the server speaks (CF-08) and refuses the other one with ``upstream-era``.
+    """
+
+    def __init__(self, inner: Upstream) -> None:
+        self._inner = inner
+
+    def link(
+        self, principal: str, era: Era, version: str, capabilities: dict[str, Any], ready: Ready
+    ) -> None:
+        """See ``gateway.ports.Upstream``."""
+        if era == "legacy":
+            return self._link_legacy(principal, version, capabilities, ready)
+        return self._link_modern(principal, version, capabilities, ready)
+
+    def _link_legacy(self, principal: str, version: str, capabilities: dict[str, Any], ready: Ready) -> None:
+        self._inner.link(principal, "legacy", version, capabilities, ready)
+
+    def _link_modern(self, principal: str, version: str, capabilities: dict[str, Any], ready: Ready) -> None:
+        self._inner.link(principal, "modern", version, capabilities, ready)

@@ -98,6 +98,10 @@ $(STAMPS)/mcp-1: tests/peers/python/mcp-1.txt | $(STAMPS)/dev
 		--require-hashes -r tests/peers/python/mcp-1.txt
 	@touch $@
 
+.PHONY: matrix
+matrix: $(STAMPS)/node $(STAMPS)/mcp-1  ## run every official client at every kind of server; writes docs/reference/eras.md
+	$(BIN)/python -m tests.peers.matrix
+
 ifneq ($(wildcard bench/run.py),)
 .PHONY: bench
 bench: $(STAMPS)/dev nginx  ## measure against nginx, Envoy and FastMCP's proxy; writes bench/results

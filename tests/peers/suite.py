@@ -114,10 +114,11 @@ def expected(requirements: str, *changes: Path) -> list[str]:
 
 
 @contextmanager
-def everything_over_http() -> Iterator[int]:
-    """The everything server over Streamable HTTP; gives its port."""
+def everything_over_http(era: str = "") -> Iterator[int]:
+    """The everything server over Streamable HTTP, in both eras or in one; gives its port."""
+    words = ["http", "0", era] if era else ["http"]
     process = subprocess.Popen(
-        [sys.executable, str(EVERYTHING), "http"], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+        [sys.executable, str(EVERYTHING), *words], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
     )
     assert process.stdout is not None
     try:

@@ -39,7 +39,8 @@ def upstream() -> Iterator[int]:
         yield port
 
 
-def _before(server: dict[str, Any], workers: int) -> Iterator[tuple[Stack, str]]:
+def before(server: dict[str, Any], workers: int) -> Iterator[tuple[Stack, str]]:
+    """Doorward before a server, and the URL at which the suite finds it with a token."""
     with TokenShim() as shim:
         hosts = [f"127.0.0.1:{shim.port}", f"localhost:{shim.port}"]
         tables = {
@@ -56,7 +57,7 @@ def _before(server: dict[str, Any], workers: int) -> Iterator[tuple[Stack, str]]
 @pytest.fixture(scope="module")
 def before_http(upstream: int) -> Iterator[tuple[Stack, str]]:
     """Doorward before the server over HTTP; with two workers a session's requests often land on the other one."""
-    yield from _before({"url": f"http://127.0.0.1:{upstream}/mcp"}, workers=2)
+    yield from before({"url": f"http://127.0.0.1:{upstream}/mcp"}, workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def before_stdio() -> Iterator[tuple[Stack, str]]:
     """Doorward before the same server, started by Doorward in the cage."""
     command = [sys.executable, str(EVERYTHING), "stdio"]
     files = [{"path": str(STAND_INS)}, {"path": str(ROOT / ".venv")}]
-    yield from _before({"command": command, "files": files}, workers=1)
+    yield from before({"command": command, "files": files}, workers=1)
 
 
 def _differences(run: Run, rows: list[str]) -> list[str]:
@@ -73,7 +74,8 @@ def _differences(run: Run, rows: list[str]) -> list[str]:
     return lost + [f"new:  {row}  {run.why.get(row, '')}" for row in sorted((found - wanted).elements())]
 
 
-def _assert_as_listed(run: Run, rows: list[str]) -> None:
+def assert_as_listed(run: Run, rows: list[str]) -> None:
+    """The run came out as the list says, row by row."""
     difference = _differences(run, rows)
     assert not difference, "\n".join([*difference, run.said if not run.rows else ""])
 
@@ -101,7 +103,7 @@ def test_the_listed_changes_lose_no_check_over_http(requirements: str) -> None:
 @pytest.mark.parametrize("requirements", SETS)
 def test_a_conformant_server_itself_gets_what_is_listed(upstream: int, requirements: str) -> None:
     run = Run(f"http://127.0.0.1:{upstream}/mcp", requirements)
-    _assert_as_listed(run, committed(DIRECT)[requirements])
+    assert_as_listed(run, committed(DIRECT)[requirements])
     assert run.status == 0, run.said
 
 
@@ -109,7 +111,7 @@ def test_a_conformant_server_itself_gets_what_is_listed(upstream: int, requireme
 def test_no_check_is_lost_through_doorward(before_http: tuple[Stack, str], requirements: str) -> None:
     stack, url = before_http
     run = Run(url, requirements)
-    _assert_as_listed(run, expected(requirements, HTTP))
+    assert_as_listed(run, expected(requirements, HTTP))
     assert run.status == 0, run.said
     callers = {
         row["principal"] for row in stack.rows(server="everything") if row["item"] == "test_simple_text"
@@ -124,5 +126,5 @@ def test_a_stdio_server_in_the_cage_speaks_http_as_well_as_its_list_says(
 ) -> None:
     _, url = before_stdio
     run = Run(url, requirements)
-    _assert_as_listed(run, expected(requirements, HTTP, STDIO))
+    assert_as_listed(run, expected(requirements, HTTP, STDIO))
     assert run.status == 0, run.said

@@ -1,4 +1,4 @@
-"""A conformant server of both eras on the official SDK: everything_server.py stdio | http [PORT].
+"""A conformant server of both eras on the official SDK: everything_server.py stdio | http [PORT [legacy | modern]].
 
 Over HTTP it says ``port=N`` on its standard output once it listens.
 """
@@ -12,6 +12,7 @@ import warnings
 from typing import Any
 
 import anyio
+import everything_eras as eras
 import everything_tools as everything
 import mcp_types as types
 import uvicorn
@@ -62,7 +63,8 @@ async def call_tool(ctx: Context, params: types.CallToolRequestParams) -> everyt
     handler = everything.HANDLERS.get(params.name)
     if handler is None:
         raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
-    return await handler(ctx, params)
+    outcome: everything.Outcome = await eras.run(handler, ctx, params)
+    return outcome
 
 
 # -- resources ------------------------------------------------------------------------------------------------------
@@ -207,7 +209,7 @@ SERVER: Server[Any] = Server(
     on_unsubscribe_resource=unsubscribe,
     on_subscriptions_listen=ListenHandler(everything.BUS),
     on_list_prompts=list_prompts,
-    on_get_prompt=get_prompt,
+    on_get_prompt=lambda ctx, params: eras.run(get_prompt, ctx, params),
     on_completion=complete,
     on_set_logging_level=set_level,
 )
@@ -218,10 +220,11 @@ async def over_stdio() -> None:
         await SERVER.run(incoming, outgoing, SERVER.create_initialization_options())
 
 
-async def over_http(port: int) -> None:
+async def over_http(port: int, era: str) -> None:
     listener = socket.create_server(("127.0.0.1", port), backlog=256)
     print(f"port={listener.getsockname()[1]}", flush=True)
-    app = SERVER.streamable_http_app(event_store=RecentEvents(), retry_interval=RETRY_MS)
+    app: Any = SERVER.streamable_http_app(event_store=RecentEvents(), retry_interval=RETRY_MS)
+    app = eras.OneEra(app, era) if era else app
     # h11 takes the white space around header values away, as HTTP wants it; httptools leaves it at the end.
     config = uvicorn.Config(app, http="h11", log_level="error", timeout_graceful_shutdown=1)
     await uvicorn.Server(config).serve([listener])
@@ -231,4 +234,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "stdio":
         anyio.run(over_stdio)
     else:
-        anyio.run(over_http, int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+        port, era = (*sys.argv[2:4], "", "")[:2]
+        anyio.run(over_http, int(port or 0), era)

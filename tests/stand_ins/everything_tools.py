@@ -19,6 +19,7 @@ from typing import Any
 
 import anyio
 import mcp_types as types
+from everything_eras import ask
 from mcp.server import ServerRequestContext
 from mcp.server.subscriptions import InMemorySubscriptionBus, PromptsListChanged, ToolsListChanged
 from mcp.shared.exceptions import MCPError
@@ -229,7 +230,9 @@ async def trigger_prompt_change(ctx: Context, params: types.CallToolRequestParam
 
 
 async def _elicit(ctx: Context, message: str, schema: dict[str, Any]) -> types.ElicitResult:
-    return await ctx.session.elicit_form(message, schema, related_request_id=ctx.request_id)
+    params = {"message": message, "requestedSchema": schema}
+    answer: types.ElicitResult = await ask(ctx, {"method": "elicitation/create", "params": params})
+    return answer
 
 
 def _summary(answer: types.ElicitResult) -> str:
@@ -238,10 +241,7 @@ def _summary(answer: types.ElicitResult) -> str:
 
 @tool("test_sampling", "Ask the client's model.", strings("prompt"))
 async def sampling(ctx: Context, params: types.CallToolRequestParams) -> Outcome:
-    question = types.SamplingMessage.model_validate(
-        {"role": "user", "content": text((params.arguments or {})["prompt"])}
-    )
-    answer = await ctx.session.create_message([question], max_tokens=100, related_request_id=ctx.request_id)
+    answer = await ask(ctx, sample((params.arguments or {})["prompt"], 100))
     return done(text(f"LLM response: {getattr(answer.content, 'text', '')}"))
 
 

@@ -6,7 +6,6 @@ The SDK serves both eras; what opens the old one is refused here, as the revisio
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import anyio
 import mcp_types as types
 import uvicorn
+from everything_eras import UNSUPPORTED, OneEra
 from mcp.server import Server, ServerRequestContext
 from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
@@ -21,10 +21,8 @@ from mcp.shared.message import SessionMessage
 
 Context = ServerRequestContext[Any, Any]
 BUS = InMemorySubscriptionBus()
-MODERN = "2026-07-28"
 CANCELLED = 0
 TOOLS = ("echo", "count", "ask_user", "ask_model", "wait", "cancelled", "touch")
-REFUSAL = {"code": -32022, "message": "Unsupported protocol version", "data": {"supported": [MODERN]}}
 
 
 async def list_tools(ctx: Context, params: Any) -> types.ListToolsResult:
@@ -126,7 +124,7 @@ async def over_stdio() -> None:
                 inner = getattr(message, "message", None)
                 if getattr(inner, "method", "") == "initialize":
                     error = types.JSONRPCError.model_validate(
-                        {"jsonrpc": "2.0", "id": inner.id, "error": REFUSAL}
+                        {"jsonrpc": "2.0", "id": inner.id, "error": UNSUPPORTED}
                     )
                     await outgoing.send(SessionMessage(error))
                 else:
@@ -137,27 +135,11 @@ async def over_stdio() -> None:
         await SERVER.run(receive, outgoing, SERVER.create_initialization_options())
 
 
-class ModernOnly:
-    """Let only requests of the 2026 era reach the app; the rest are refused as such a server refuses them."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        fields = dict(scope.get("headers", ()))
-        if scope["type"] != "http" or fields.get(b"mcp-protocol-version") == MODERN.encode():
-            return await self._app(scope, receive, send)
-        body = json.dumps({"jsonrpc": "2.0", "error": REFUSAL}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 400, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-
 if sys.argv[1] == "stdio":
     anyio.run(over_stdio)
 else:
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     print(f"port={listener.getsockname()[1]}", flush=True)
-    app = ModernOnly(SERVER.streamable_http_app())
+    app = OneEra(SERVER.streamable_http_app(), "modern")
     config = uvicorn.Config(app, http="h11", log_level="error", timeout_graceful_shutdown=1)
     uvicorn.Server(config).run([listener])

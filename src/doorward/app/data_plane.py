@@ -262,7 +262,7 @@ class DataPlane:
                 kept[name] = known
             else:
                 self._facts.forget(name)
-                kept[name] = (spec, credential, BridgedUpstream(self._make_upstream(spec, credential)))
+                kept[name] = (spec, credential, BridgedUpstream(self._make_upstream(spec, credential), name))
         self._upstreams = kept
         return {name: one[2] for name, one in kept.items()}
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
+import anyio
 import mcp_types as types
 
 MODERN = "2026-07-28"
@@ -62,9 +63,14 @@ async def run(handler: Callable[[Any, Any], Awaitable[Any]], ctx: Any, params: A
     outcome = await handler(ctx, params)
     while isinstance(outcome, types.InputRequiredResult):
         asked = outcome.model_dump(mode="json", by_alias=True, exclude_none=True).get("inputRequests") or {}
-        answers = {
-            name: await _put(ctx, one["method"], one.get("params") or {}) for name, one in asked.items()
-        }
+        answers: dict[str, Any] = {}
+
+        async def put(name: str, one: dict[str, Any], answers: dict[str, Any] = answers) -> None:
+            answers[name] = await _put(ctx, one["method"], one.get("params") or {})
+
+        async with anyio.create_task_group() as together:
+            for name, one in asked.items():
+                together.start_soon(put, name, one)
         again = {"input_responses": answers, "request_state": outcome.request_state}
         params = params.model_copy(update=again)
         outcome = await handler(ctx, params)

@@ -17,7 +17,7 @@ import everything_tools as everything
 import mcp_types as types
 import uvicorn
 from everything_tools import Context
-from mcp.server import Server
+from mcp.server import InitializationOptions, NotificationOptions, Server
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http import EventCallback, EventId, EventMessage, EventStore, StreamId
 from mcp.server.subscriptions import ListenHandler
@@ -196,7 +196,20 @@ async def set_level(ctx: Context, params: types.SetLevelRequestParams) -> types.
     return types.EmptyResult()
 
 
-SERVER: Server[Any] = Server(
+class Telling(Server[Any]):
+    """Declares in the old era too that it tells of changes."""
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        told = notification_options or NotificationOptions(prompts_changed=True, tools_changed=True)
+        return super().create_initialization_options(told, experimental_capabilities, extensions)
+
+
+SERVER: Server[Any] = Telling(
     "everything",
     version="1.0.0",
     instructions="Every fixture of the conformance suite.",

@@ -177,6 +177,10 @@ async def header_mirror(ctx: Context, params: types.CallToolRequestParams) -> Ou
 # -- things said on the way -----------------------------------------------------------------------------------------
 
 
+def _is_modern(ctx: Context) -> bool:
+    return str(ctx.protocol_version) >= MODERN
+
+
 async def _log(ctx: Context, sentence: str) -> None:
     await ctx.session.send_log_message("info", sentence, related_request_id=ctx.request_id)
 
@@ -216,13 +220,13 @@ async def reconnection(ctx: Context, params: types.CallToolRequestParams) -> Out
 
 @tool("test_trigger_tool_change", "Say that the list of tools has changed.")
 async def trigger_tool_change(ctx: Context, params: types.CallToolRequestParams) -> Outcome:
-    await BUS.publish(ToolsListChanged())
+    await (BUS.publish(ToolsListChanged()) if _is_modern(ctx) else ctx.session.send_tool_list_changed())
     return done(text("said"))
 
 
 @tool("test_trigger_prompt_change", "Say that the list of prompts has changed.")
 async def trigger_prompt_change(ctx: Context, params: types.CallToolRequestParams) -> Outcome:
-    await BUS.publish(PromptsListChanged())
+    await (BUS.publish(PromptsListChanged()) if _is_modern(ctx) else ctx.session.send_prompt_list_changed())
     return done(text("said"))
 
 

@@ -36,6 +36,7 @@ from doorward.gateway.exchange import Exchange
 from doorward.gateway.facts import FactBook
 from doorward.gateway.front import Addresses, Gateway
 from doorward.gateway.http_link import HttpUpstream
+from doorward.gateway.parks import ParkSeal
 from doorward.gateway.pipeline import Pipeline, Placed
 from doorward.gateway.ports import Cancel, Upstream
 from doorward.gateway.recorder import Recorder
@@ -73,7 +74,7 @@ class DataPlane:
         self._facts = FactBook(self._clock, _later)
         self._live: set[Exchange] = set()
         self._pools: dict[tuple[str, int, bool], HttpPool] = {}
-        self._upstreams: dict[str, tuple[ServerSpec, bytes, Upstream]] = {}
+        self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._accounts: dict[str, frozenset[str]] = {}
         self._limits: LimitRate | None = None
@@ -101,7 +102,9 @@ class DataPlane:
         self._recorder = Recorder(self._ledger, payload["digest_key"], origin, self._clock, self._ids)
         self._counters = SharedCounters.attach(self._counters_fd, self._index)
         seal = SessionSeal(payload["session_key"])
-        self.table = SessionTable(seal, Seat(self._index, self._incarnation), self._clock)
+        seat = Seat(self._index, self._incarnation)
+        self.table = SessionTable(seal, seat, self._clock)
+        self._parks = ParkSeal(payload["session_key"], seat)
         snapshot = self._build(payload, settings)
         self._access_check(settings, snapshot.desk)
         self.gateway = Gateway(
@@ -113,6 +116,7 @@ class DataPlane:
             clock=self._clock,
             ids=self._ids,
             relay=self._relay,
+            parks=self._parks,
             is_ready=lambda: self.ledger_ok,
         )
         self.freshness.tick(snapshot.generation)
@@ -148,6 +152,8 @@ class DataPlane:
         for exchange in list(self._live):
             exchange.stop("The gateway is shutting down.")
         self.table.close()
+        for _, _, upstream in self._upstreams.values():
+            upstream.close()
         await self._listener.drain(max(until - loop.time(), _BREAK_SECONDS))
 
     def _has_calls(self) -> bool:
@@ -254,7 +260,7 @@ class DataPlane:
 
     def _build_upstreams(self, settings: Settings, secrets: dict[str, bytes]) -> dict[str, Upstream]:
         """Keep the upstream of every server whose settings did not change: its era and links stay known."""
-        kept: dict[str, tuple[ServerSpec, bytes, Upstream]] = {}
+        kept: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
         for name, spec in settings.servers.items():
             credential = _credential(spec, secrets.get(name, b""))
             known = self._upstreams.get(name)
@@ -262,9 +268,15 @@ class DataPlane:
                 kept[name] = known
             else:
                 self._facts.forget(name)
-                kept[name] = (spec, credential, BridgedUpstream(self._make_upstream(spec, credential), name))
+                kept[name] = (spec, credential, self._bridged(spec, credential))
+        for name, (_, _, before) in self._upstreams.items():
+            if kept.get(name, (None, None, None))[2] is not before:
+                before.close()
         self._upstreams = kept
         return {name: one[2] for name, one in kept.items()}
+
+    def _bridged(self, spec: ServerSpec, credential: bytes) -> BridgedUpstream:
+        return BridgedUpstream(self._make_upstream(spec, credential), spec.name, self._parks, _later)
 
     def _make_upstream(self, spec: ServerSpec, credential: bytes) -> Upstream:
         if spec.is_stdio:

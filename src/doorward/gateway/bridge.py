@@ -10,7 +10,9 @@ from typing import Any
 
 from doorward.base.errors import UpstreamError
 from doorward.gateway.cell_a import LegacyClientLink
-from doorward.gateway.ports import Cancel, Link, Sink, Upstream
+from doorward.gateway.crossings import Crossings
+from doorward.gateway.parks import ParkSeal
+from doorward.gateway.ports import Cancel, Later, Link, Sink, Upstream
 from doorward.protocol.codes import MODERN_VERSIONS
 from doorward.protocol.message import Era, Message
 
@@ -25,10 +27,13 @@ class BridgedUpstream:
     server of both eras is always spoken to in the client's own.
     """
 
-    def __init__(self, inner: Upstream, name: str = "server") -> None:
+    def __init__(self, inner: Upstream, name: str, seal: ParkSeal, later: Later) -> None:
+        """``seal`` is for calls that wait for a modern client's answer to a legacy server's question."""
         self._inner = inner
         self.name = name
         self.is_modern_only = False  # until it fails as one
+        self._is_legacy_only = False
+        self._crossings = Crossings(inner, name, seal, later)
 
     def link(
         self, principal: str, era: Era, version: str, capabilities: dict[str, Any], ready: Ready
@@ -63,7 +68,23 @@ class BridgedUpstream:
         self._inner.link(principal, "modern", MODERN_VERSIONS[-1], capabilities, found)
 
     def _link_modern(self, principal: str, version: str, capabilities: dict[str, Any], ready: Ready) -> None:
-        self._inner.link(principal, "modern", version, capabilities, ready)
+        def found(link: Link | UpstreamError) -> None:
+            if not isinstance(link, UpstreamError) or link.code != WRONG_ERA:
+                return ready(link)
+            self._is_legacy_only = True
+            return self._crossings.find(principal, capabilities, crossed)
+
+        def crossed(link: Link | UpstreamError) -> None:
+            self._is_legacy_only = not isinstance(link, UpstreamError)
+            ready(link)
+
+        if self._is_legacy_only:
+            return self._crossings.find(principal, capabilities, crossed)
+        return self._inner.link(principal, "modern", version, capabilities, found)
+
+    def close(self) -> None:
+        """End what is open at the server on behalf of modern clients."""
+        self._crossings.close()
 
 
 class SessionLink:

@@ -18,16 +18,18 @@ from doorward.gateway import answers
 from doorward.gateway.desk import caller_of
 from doorward.gateway.legacy_face import LegacyFace
 from doorward.gateway.modern_face import ModernFace
+from doorward.gateway.parks import ParkSeal
 from doorward.gateway.pipeline import Ruling
 from doorward.gateway.ports import Reply, Responder
 from doorward.gateway.recorder import Recorder
 from doorward.gateway.relay import RelayedResponder, RelayingClient, pack, unpack
 from doorward.gateway.routes import FEDERATED
-from doorward.gateway.sessions import SessionTable
+from doorward.gateway.sessions import Seat, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
 from doorward.identity.principal import LOCAL
 from doorward.protocol.envelope import parse_message
-from doorward.protocol.legacy import classify
+from doorward.protocol.legacy import classify, is_modern
+from doorward.protocol.message import Message
 
 _log = logging.getLogger("doorward.front")
 _BEFORE_PATH = frozenset({"check-origin"})  # head controls that come before the path is looked at
@@ -61,6 +63,7 @@ class Gateway:
         ids: EventIds,
         relay: Relay | None,
         is_ready: Callable[[], bool],
+        parks: ParkSeal | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.table = table
@@ -71,6 +74,7 @@ class Gateway:
         self._ids = ids
         self._relay = relay
         self._is_ready = is_ready
+        self._parks = parks
         self._legacy = LegacyFace(table)
         self._modern = ModernFace()
 
@@ -174,6 +178,9 @@ class Gateway:
         try:
             era = classify(head.fields.get("mcp-protocol-version"), message)
             if era == "modern":
+                keeper = self._keeper(message)
+                if keeper is not None:
+                    return self._hand_to(keeper, head, body, responder)
                 return self._modern.post(snapshot.desk, head, message, body, responder, event)
             session = self._legacy.session_of(head, caller_of(head))
             if session is None and message.method != "initialize" and self._is_elsewhere(head):
@@ -214,8 +221,15 @@ class Gateway:
         owner = self.table.owner(session_id) if session_id and self._relay is not None else None
         return owner is not None and owner.worker != self.table.seat.worker
 
+    def _keeper(self, message: Message) -> Seat | None:
+        """The other worker that keeps the call which this request comes back for (MR-03)."""
+        owner = self._parks.owner(message) if self._parks is not None and self._relay is not None else None
+        return owner if owner is not None and owner.worker != self.table.seat.worker else None
+
     def _hand_over(self, head: Head, body: bytes, responder: Responder) -> None:
-        owner = self.table.owner(head.fields.get("mcp-session-id", ""))
+        self._hand_to(self.table.owner(head.fields.get("mcp-session-id", "")), head, body, responder)
+
+    def _hand_to(self, owner: Seat | None, head: Head, body: bytes, responder: Responder) -> None:
         client = RelayingClient(responder, self._owner_gone)
         if (
             owner is None
@@ -241,9 +255,10 @@ class Gateway:
             return responder.answer(answers.NOT_READY)
         event = self._ids.mint()
         principal = caller_of(head)
+        session_id = head.fields.get("mcp-session-id", "")
         if (
-            self.table.find(head.fields.get("mcp-session-id", ""), principal.key, head.server or FEDERATED)
-            is None
+            not is_modern(head.fields.get("mcp-protocol-version"))
+            and self.table.find(session_id, principal.key, head.server or FEDERATED) is None
         ):
             return responder.answer(self._legacy.missing(head))
         try:

@@ -42,7 +42,11 @@ def pack(head: Head, body: bytes, address: str) -> dict[str, Any]:
     return {
         "verb": head.verb,
         "path": head.path,
-        "fields": {name: head.fields[name] for name in _KEPT_FIELDS if name in head.fields},
+        "fields": {
+            name: value
+            for name, value in head.fields.items()
+            if name in _KEPT_FIELDS or name.startswith("mcp-param-")
+        },
         "server": head.server,
         "resource": head.resource,
         "principal": msgspec.msgpack.encode(head.principal),

@@ -46,7 +46,7 @@ def classify(version_field: str | None, message: Message) -> Era:
     refused: whoever decides on headers would otherwise decide on another request than the one that runs.
     Raises CallerError (-32020, status 400). Whether a legacy message needs a session is judged elsewhere.
     """
-    if version_field is not None and version_field not in codes.LEGACY_VERSIONS:
+    if is_modern(version_field):
         return "modern"
     params = message.params
     if params is not None:
@@ -59,6 +59,11 @@ def classify(version_field: str | None, message: Message) -> Era:
                 rpc_code=codes.HEADER_MISMATCH,
             )
     return "legacy"
+
+
+def is_modern(version_field: str | None) -> bool:
+    """True where the header alone says that a message is not of this era; unknown versions never fall to it."""
+    return version_field is not None and version_field not in codes.LEGACY_VERSIONS
 
 
 def is_supported(version: str) -> bool:

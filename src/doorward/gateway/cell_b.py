@@ -1,0 +1,361 @@
+"""Cell B: clients of the 2026 era before a server of the 2025 era (``protocol.cell_b`` has the translation).
+
+One object stands for one session at the server, kept for one (principal, capability set) and used by all their requests: ids,
+progress tokens and subscriptions of one caller never reach another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from doorward.base.errors import UpstreamError
+from doorward.controls.gate_server_requests import KINDS
+from doorward.gateway.cell_b_call import ParkedCall
+from doorward.gateway.desk import DeafSink
+from doorward.gateway.handshakes import speaks_known, unknown_version
+from doorward.gateway.parks import ParkSeal, digest_of
+from doorward.gateway.ports import Cancel, Later, Link, Sink
+from doorward.protocol import cell_b, codes
+from doorward.protocol.envelope import error, notification, request, response
+from doorward.protocol.message import Message
+from doorward.protocol.modern import CLIENT_INFO_KEY, LOG_LEVEL_KEY
+
+_PARKS_COUNT = 64  # of one principal and capability set
+_SUBSCRIPTIONS_COUNT = 64
+_RESOURCES_COUNT = 256
+KINDS_ASKED = frozenset(KINDS.values())
+_AGAIN_FIRST_SECONDS, _AGAIN_LAST_SECONDS = 1.0, 30.0  # before a stream that ended is asked for again
+
+
+def _nothing() -> None:
+    """Cancel what is over."""
+
+
+class ModernClientLink:
+    """A session at a legacy server for modern clients of one principal; see ``gateway.ports.Link``."""
+
+    cell = "modern-legacy"
+
+    def __init__(
+        self,
+        inner: Link,
+        capabilities: dict[str, Any],
+        bound: tuple[str, str],
+        seal: ParkSeal,
+        later: Later,
+        again: Callable[[Message, Sink], None],
+    ) -> None:
+        """``bound``: principal and server; ``again`` sends a request over a fresh session in place of this one."""
+        self.capabilities = capabilities
+        self.handshake: dict[str, Any] = {}
+        self._may_be_asked = not KINDS_ASKED.isdisjoint(capabilities)
+        self.is_over = False
+        self.is_used = False
+        self._inner = inner
+        self._bound = "\0".join(bound).encode() + b"\0"
+        self._seal = seal
+        self.later = later
+        self._again = again
+        self._counter = 0
+        self._is_ready = False
+        self._waiting: list[tuple[Message, Sink, _Waiting]] = []
+        self._calls: set[ParkedCall] = set()
+        self._parks: dict[bytes, ParkedCall] = {}
+        self._log_level = ""
+        self._ears: dict[_Subscription, None] = {}
+        self._hearing: Cancel | None = None
+        self._watched: dict[str, int] = {}
+        self._delay_seconds = _AGAIN_FIRST_SECONDS
+
+    @property
+    def is_idle(self) -> bool:
+        """True while nothing is under way."""
+        return not self._calls and not self._ears and not self._waiting
+
+    @property
+    def server_info(self) -> Any:
+        """What the server says of itself."""
+        return self.handshake.get("serverInfo")
+
+    # -- Link ---------------------------------------------------------------------------------------------------
+
+    def post(self, message: Message, sink: Sink) -> Cancel:
+        """See ``gateway.ports.Link``."""
+        self.is_used = True
+        if message.kind != "request":
+            sink.done()
+            return _nothing
+        state = (message.params or {}).get("requestState")
+        if state is not None:
+            return self._come_back(state, message, sink)
+        if self._is_ready:
+            return self._serve(message, sink)
+        waiting = _Waiting()
+        self._waiting.append((message, sink, waiting))
+        if len(self._waiting) == 1:
+            self._shake(cell_b.meta_of(message).get(CLIENT_INFO_KEY))
+        return waiting.cancel
+
+    def _serve(self, message: Message, sink: Sink) -> Cancel:
+        if message.method == "server/discover":
+            result = cell_b.discovery_of(self.handshake)
+            cell_b.to_modern_result(message.method, result, self.server_info)
+            answer = response(message.id or 0, result)
+            answer.id = answer.value["id"] = message.id
+            sink.message(answer)
+            sink.done()
+            return _nothing
+        if message.method == "subscriptions/listen":
+            return self._subscribe(message, sink)
+        self._set_level(str(cell_b.meta_of(message).get(LOG_LEVEL_KEY, "")))
+        call = ParkedCall(self, message, sink)
+        self._calls.add(call)
+        if self._may_be_asked and call.may_ask:
+            self._hear()
+        return call.start()
+
+    def _set_level(self, level: str) -> None:
+        if level and level != self._log_level and "logging" in (self.handshake.get("capabilities") or {}):
+            self._log_level = level
+            self.send(request(self.number(), "logging/setLevel", {"level": level}), DeafSink())
+
+    def listen(self, last_event_id: str, sink: Sink) -> Cancel:
+        """See ``gateway.ports.Link``. Clients of this era listen by a request."""
+        sink.done()
+        return _nothing
+
+    def close(self) -> None:
+        """See ``gateway.ports.Link``."""
+        if not self.is_over:
+            self.is_over = True
+            for call in list(self._calls):
+                call.cancel()
+            if self._hearing is not None:
+                self._hearing()
+            self._inner.close()
+
+    # -- the handshake ------------------------------------------------------------------------------------------
+
+    def _shake(self, client_info: object) -> None:
+        version = codes.LEGACY_VERSIONS[-1]
+        message = cell_b.handshake(self.capabilities, client_info, self.number(), version)
+        self._inner.post(message, _Shake(self))
+
+    def agreed(self, result: dict[str, Any]) -> None:
+        """The server has answered the handshake."""
+        if not speaks_known(result):
+            return self.not_agreed(unknown_version())
+        self.handshake = result
+        told = getattr(self._inner, "negotiated", None)
+        if told is not None:
+            told(str(result["protocolVersion"]))
+        self._inner.post(notification("notifications/initialized"), DeafSink())
+        self._is_ready = True
+        waiting, self._waiting = self._waiting, []
+        for message, sink, place in waiting:
+            if not place.is_cancelled:
+                place.go(self._serve(message, sink))
+        return None
+
+    def not_agreed(self, problem: UpstreamError) -> None:
+        """There is no session: whoever waits hears why, and the next request tries anew."""
+        self.is_over = True
+        waiting, self._waiting = self._waiting, []
+        for _, sink, place in waiting:
+            if not place.is_cancelled:
+                sink.failed(problem)
+
+    # -- for calls ----------------------------------------------------------------------------------------------
+
+    def number(self) -> str:
+        """A fresh id of ours, for a request or a progress token."""
+        self._counter += 1
+        return f"dw-{self._counter}"
+
+    def send(self, message: Message, sink: Sink) -> Cancel:
+        """Post on the session."""
+        return self._inner.post(message, sink)
+
+    def ended(self, call: ParkedCall) -> None:
+        """A call is over."""
+        self._calls.discard(call)
+        for handle in [handle for handle, one in self._parks.items() if one is call]:
+            del self._parks[handle]
+
+    def park(self, call: ParkedCall, message: Message) -> str | None:
+        """Keep a call for its client to come back; the state that opens it, or None when too many wait."""
+        if len(self._parks) >= _PARKS_COUNT:
+            return None
+        handle = self._seal.fresh_handle()
+        self._parks[handle] = call
+        return self._seal.seal(handle, self._bound + digest_of(message))
+
+    def _come_back(self, state: object, message: Message, sink: Sink) -> Cancel:
+        handle = self._seal.open(state, self._bound + digest_of(message))
+        call = self._parks.pop(handle, None) if handle is not None else None
+        if call is None:  # made up, another caller's or request's, too old, or used before: all the same
+            sink.message(error(message.id, codes.INVALID_PARAMS, "The requestState is not valid (any more)."))
+            sink.done()
+            return _nothing
+        return call.resume(message, sink)
+
+    def replace(self, message: Message, sink: Sink) -> bool:
+        """The server has lost the session: send a request that it has not run over a new one, once."""
+        if self.is_over:
+            return False
+        self.is_over = True
+        self._again(message, sink)
+        return True
+
+    # -- subscriptions ------------------------------------------------------------------------------------------
+
+    def _subscribe(self, message: Message, sink: Sink) -> Cancel:
+        if len(self._ears) >= _SUBSCRIPTIONS_COUNT:
+            sink.failed(UpstreamError("upstream-too-many", "Too many subscriptions of this caller."))
+            return _nothing
+        wanted = (message.params or {}).get("notifications")
+        kept = cell_b.honoured(wanted, self.handshake, _RESOURCES_COUNT)
+        ear = _Subscription(self, message, kept, sink)
+        self._ears[ear] = None
+        ear.acknowledge()
+        for uri in kept.get("resourceSubscriptions", ()):
+            self._watched[uri] = self._watched.get(uri, 0) + 1
+            if self._watched[uri] == 1:
+                self.send(request(self.number(), "resources/subscribe", {"uri": uri}), DeafSink())
+        self._hear()
+        return ear.cancel
+
+    def left(self, ear: _Subscription) -> None:
+        """A client does not listen any more."""
+        if self._ears.pop(ear, ear) is ear:
+            return
+        for uri in ear.kept.get("resourceSubscriptions", ()):
+            self._watched[uri] = self._watched.get(uri, 1) - 1
+            if not self._watched[uri]:
+                del self._watched[uri]
+                self.send(request(self.number(), "resources/unsubscribe", {"uri": uri}), DeafSink())
+        self._rest()
+
+    def _rest(self) -> None:
+        """Close the server's own stream when nobody needs it."""
+        if not self._ears and not self._may_be_asked and self._hearing is not None:
+            hearing, self._hearing = self._hearing, None
+            hearing()
+
+    def _hear(self) -> None:
+        """Open the server's own stream while somebody listens, or while a question could come on it."""
+        is_needed = self._ears or (self._calls and self._may_be_asked)
+        if self._hearing is None and is_needed and not self.is_over:
+            self._hearing = _nothing
+            cancel = self._inner.listen("", _Ear(self))
+            if self._hearing is not None:
+                self._hearing = cancel
+
+    def heard(self, message: Message) -> None:
+        """What the server says on its own: to every subscription that covers it."""
+        if message.kind == "request":
+            asking = [call for call in self._calls if call.may_ask]
+            if len(asking) == 1:  # some servers ask on their own stream; whose question it is must be certain
+                return asking[0].asked(message)
+            refusal = error(message.id, codes.METHOD_NOT_FOUND, "Nobody can be asked outside of a call.")
+            self.send(refusal if message.method != "ping" else response(message.id or 0, {}), DeafSink())
+        elif message.kind == "notification":
+            for ear in list(self._ears):
+                ear.hear(message)
+        return None
+
+    def deaf(self) -> None:
+        """The server's stream ended: ask for it again after a while, as long as a client listens."""
+        if self._hearing is None:
+            return
+        self._hearing = None
+        self.later(self._delay_seconds, self._hear)
+        self._delay_seconds = min(2 * self._delay_seconds, _AGAIN_LAST_SECONDS)
+
+
+class _Waiting:
+    """A request that waits for the handshake; its cancel works before and after."""
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+        self._cancel: Cancel = _nothing
+
+    def go(self, cancel: Cancel) -> None:
+        """It is under way now."""
+        self._cancel = cancel
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        self.is_cancelled = True
+        self._cancel()
+
+
+class _Shake(DeafSink):
+    """The sink for the answer to the handshake."""
+
+    def __init__(self, link: ModernClientLink) -> None:
+        super().__init__()
+        self._link = link
+        self._is_over = False
+
+    def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
+        if message.kind != "response" or self._is_over:
+            return
+        self._is_over = True
+        result = message.value.get("result")
+        if isinstance(result, dict):
+            self._link.agreed(result)
+        else:
+            tell = "The protected server refused the handshake."
+            self._link.not_agreed(UpstreamError("upstream-handshake", tell))
+
+    def done(self) -> None:
+        self.failed(UpstreamError("upstream-no-answer", "The protected server did not answer the handshake."))
+
+    def failed(self, problem: UpstreamError) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._link.not_agreed(problem)
+
+
+class _Subscription:
+    """One ``subscriptions/listen`` of a client."""
+
+    def __init__(self, link: ModernClientLink, message: Message, kept: dict[str, Any], sink: Sink) -> None:
+        self.kept = kept
+        self._link = link
+        self._id = message.id if message.id is not None else ""
+        self._sink = sink
+
+    def acknowledge(self) -> None:
+        """Say first what of the filter is kept (SF-59)."""
+        self._sink.streaming()
+        self._sink.message(cell_b.acknowledged(self.kept, self._id))
+
+    def hear(self, message: Message) -> None:
+        """Hand on what the subscription covers."""
+        stamped = cell_b.stamped(message, self.kept, self._id)
+        if stamped is not None:
+            self._sink.message(stamped)
+
+    def cancel(self) -> None:
+        """The client closed its stream."""
+        self._link.left(self)
+
+
+class _Ear(DeafSink):
+    """The sink for the server's own stream."""
+
+    def __init__(self, link: ModernClientLink) -> None:
+        super().__init__()
+        self._link = link
+
+    def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
+        self._link.heard(message)
+
+    def done(self) -> None:
+        self._link.deaf()
+
+    def failed(self, error: UpstreamError) -> None:
+        self._link.deaf()

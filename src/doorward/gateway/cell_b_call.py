@@ -1,0 +1,233 @@
+"""One request of a modern client at a legacy server: what comes back on the way, and the question that parks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from doorward.base.errors import UpstreamError
+from doorward.controls.gate_server_requests import KINDS
+from doorward.gateway.desk import DeafSink
+from doorward.gateway.parks import PARK_SECONDS
+from doorward.gateway.ports import Cancel, Sink
+from doorward.protocol import cell_b, codes
+from doorward.protocol.envelope import error, notification, response
+from doorward.protocol.message import Message, MessageId
+from doorward.protocol.modern import LOG_LEVEL_KEY
+
+if TYPE_CHECKING:
+    from doorward.gateway.cell_b import ModernClientLink
+
+_ASKING = frozenset(
+    {"tools/call", "prompts/get", "resources/read"}
+)  # alone may end in input_required (MR-01)
+_PENDING_COUNT = 32  # questions of one call that wait for an answer
+_TOGETHER_SECONDS = 0.02
+SESSION_GONE = "upstream-session-gone"
+
+
+def _nothing() -> None:
+    """Cancel what is over."""
+
+
+class ParkedCall:
+    """A request under way at the server. Between a question and its answer it has no client: it is parked."""
+
+    def __init__(self, link: ModernClientLink, message: Message, sink: Sink) -> None:
+        self._link = link
+        self._message = message
+        self._sink: Sink | None = sink
+        self._number = link.number()
+        self._token: MessageId | None = None
+        self._pending: dict[str, tuple[MessageId | None, dict[str, Any]]] = {}
+        self._final: tuple[Message, int] | None = None
+        self._failure: UpstreamError | None = None
+        self._asked_count = 0
+        self._is_over = False
+        self._cancel: Cancel = _nothing
+        self._cancel_timer: Cancel = _nothing
+        self._take_token()
+
+    @property
+    def may_ask(self) -> bool:
+        """True where a question may come on the way (MR-01): of a call that is not parked."""
+        return self._message.method in _ASKING and self._sink is not None
+
+    def _take_token(self) -> None:
+        token = cell_b.meta_of(self._message).get("progressToken")
+        self._token = token if type(token) in (str, int) else None
+
+    def start(self) -> Cancel:
+        """Send it to the server, under an id and a progress token of ours."""
+        token = None if self._token is None else self._number
+        cancel = self._link.send(cell_b.stripped(self._message, self._number, token), self)
+        if not self._is_over:
+            self._cancel = cancel
+        return self.cancel
+
+    def cancel(self) -> None:
+        """Nobody waits any more: the server is told in its own era's way (CF-13)."""
+        if self._is_over:
+            return
+        self._end()
+        if self._final is None and self._failure is None:
+            params = {"requestId": self._number, "reason": "The client went away."}
+            self._link.send(notification("notifications/cancelled", params), DeafSink())
+            self._cancel()
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._cancel_timer()
+        self._link.ended(self)
+
+    # -- Sink ---------------------------------------------------------------------------------------------------
+
+    @property
+    def on_writable(self) -> Callable[[], None] | None:
+        """See ``gateway.ports.Sink``."""
+        return self._sink.on_writable if self._sink is not None else None
+
+    @on_writable.setter
+    def on_writable(self, wake: Callable[[], None] | None) -> None:
+        if self._sink is not None:
+            self._sink.on_writable = wake
+
+    @property
+    def is_paused(self) -> bool:
+        """See ``gateway.ports.Sink``."""
+        return self._sink is not None and self._sink.is_paused
+
+    def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
+        """See ``gateway.ports.Sink``. A stream opens when something has to be said on it."""
+
+    def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
+        """See ``gateway.ports.Sink``."""
+        if self._is_over:
+            return
+        if message.kind == "response":
+            if message.id == self._number:
+                self._answered(message)
+        elif message.kind == "request":
+            self.asked(message)
+        else:
+            self._notified(message)
+
+    def done(self) -> None:
+        """See ``gateway.ports.Sink``."""
+        if not self._is_over and self._final is None:
+            self.failed(UpstreamError("upstream-no-answer", "The protected server ended without an answer."))
+
+    def failed(self, problem: UpstreamError) -> None:
+        """See ``gateway.ports.Sink``."""
+        if self._is_over or self._final is not None:
+            return
+        sink = self._sink
+        if sink is None:
+            self._failure = problem
+            return
+        self._end()
+        if (
+            problem.code == SESSION_GONE
+            and self._asked_count == 0
+            and self._link.replace(self._message, sink)
+        ):
+            return  # a server that does not know its session has not run the request
+        sink.failed(problem)
+
+    # -- from the server ----------------------------------------------------------------------------------------
+
+    def _notified(self, message: Message) -> None:
+        """Progress under the client's own token, and log lines where the request wanted some (SF-61)."""
+        sink, params = self._sink, message.params or {}
+        if sink is None:
+            return
+        if message.method == "notifications/progress":
+            if self._token is not None and params.get("progressToken") == self._number:
+                sink.message(notification(message.method, {**params, "progressToken": self._token}))
+        elif message.method == "notifications/message" and LOG_LEVEL_KEY in cell_b.meta_of(self._message):
+            sink.message(message)
+
+    def asked(self, message: Message) -> None:
+        """The server puts a question to the client of this call: it waits until the client comes back with the answer."""
+        if message.method == "ping" and message.id is not None:
+            self._link.send(response(message.id, {}), DeafSink())
+            return
+        kind = KINDS.get(message.method)
+        full = len(self._pending) >= _PENDING_COUNT
+        if kind is None or kind not in self._link.capabilities or self._message.method not in _ASKING or full:
+            refusal = error(message.id, codes.METHOD_NOT_FOUND, "This client cannot be asked that.")
+            self._link.send(refusal, DeafSink())
+            return
+        self._asked_count += 1
+        self._pending[f"ask-{self._asked_count}"] = (message.id, cell_b.input_request_of(message))
+        if self._sink is not None and len(self._pending) == 1:
+            # A moment, so that questions asked together reach the client together.
+            self._cancel_timer = self._link.later(_TOGETHER_SECONDS, self._park)
+
+    def _answered(self, message: Message) -> None:
+        self._final = (message, 200)
+        if self._sink is not None:
+            self._deliver(message)
+
+    def _deliver(self, message: Message) -> None:
+        sink = self._sink
+        if sink is None:
+            return
+        self._end()
+        message.id = message.value["id"] = self._message.id
+        result, problem = message.value.get("result"), message.value.get("error")
+        if isinstance(result, dict):
+            cell_b.to_modern_result(self._message.method, result, self._link.server_info)
+        elif isinstance(problem, dict):
+            urls = cell_b.urls_of(problem) if self._message.method in _ASKING else {}
+            if urls and "elicitation" in self._link.capabilities:
+                del message.value["error"]
+                message.value["result"] = {"resultType": "input_required", "inputRequests": urls}
+            else:
+                cell_b.to_modern_error(problem)
+        sink.message(message)
+        sink.done()
+
+    # -- parking ------------------------------------------------------------------------------------------------
+
+    def _park(self) -> None:
+        """Answer the client with the questions, and wait for it without holding anything but this object."""
+        sink = self._sink
+        if sink is None or self._is_over:
+            return None
+        state = self._link.park(self, self._message)
+        if state is None:
+            self._pending.clear()
+            self.cancel()
+            return sink.failed(UpstreamError("upstream-too-many", "Too many calls wait for their callers."))
+        self._sink = None
+        self._cancel_timer = self._link.later(PARK_SECONDS, self.cancel)  # MR-06
+        asked = {key: one for key, (_, one) in self._pending.items()}
+        result = {"resultType": "input_required", "inputRequests": asked, "requestState": state}
+        answer = response(self._message.id or 0, result)
+        answer.id = answer.value["id"] = self._message.id
+        sink.message(answer)
+        sink.done()
+        return None
+
+    def resume(self, message: Message, sink: Sink) -> Cancel:
+        """The client has come back with answers; what it left out is asked again (MR-05)."""
+        self._cancel_timer()
+        self._message, self._sink = message, sink
+        self._take_token()
+        given = (message.params or {}).get("inputResponses")
+        answers = given if isinstance(given, dict) else {}
+        for key, (asked, _) in list(self._pending.items()):
+            if isinstance(answers.get(key), dict) and asked is not None:
+                del self._pending[key]
+                self._link.send(response(asked, answers[key]), DeafSink())
+        if self._is_over:
+            return _nothing
+        if self._final is not None:
+            self._deliver(self._final[0])
+        elif self._failure is not None:
+            self._end()
+            sink.failed(self._failure)
+        elif self._pending:
+            self._park()
+        return self.cancel

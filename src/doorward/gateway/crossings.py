@@ -1,0 +1,113 @@
+"""The sessions that modern clients have at one legacy server: one for each principal and declaration, never shared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from doorward.base import limits
+from doorward.base.errors import UpstreamError
+from doorward.gateway.cell_b import ModernClientLink
+from doorward.gateway.parks import ParkSeal
+from doorward.gateway.ports import Later, Link, Sink, Upstream
+from doorward.protocol.codes import LEGACY_VERSIONS
+from doorward.protocol.json_door import encode_json
+from doorward.protocol.message import Message
+
+Ready = Callable[[Link | UpstreamError], None]
+_LINKS_COUNT = 1_024  # of one server in one worker; an idle one gives way
+_PER_PRINCIPAL_COUNT = 8
+
+
+class Crossings:
+    """Find or open such a session."""
+
+    def __init__(self, inner: Upstream, name: str, seal: ParkSeal, later: Later) -> None:
+        self._inner = inner
+        self._name = name
+        self._seal = seal
+        self._later = later
+        self._links: dict[tuple[str, str], ModernClientLink] = {}
+        self._waiting: dict[tuple[str, str], list[Ready]] = {}
+        self._is_sweeping = False
+
+    def find(self, principal: str, capabilities: dict[str, Any], ready: Ready) -> None:
+        """Hand the session for a principal and what it declares to ``ready``."""
+        key = (principal, hashlib.sha256(encode_json(capabilities)).hexdigest())
+        known = self._links.get(key)
+        if known is not None and not known.is_over:
+            return ready(known)
+        waiting = self._waiting.setdefault(key, [])
+        waiting.append(ready)
+        if len(waiting) == 1:
+            if not self._make_room(principal):
+                return self._tell(
+                    key, UpstreamError("upstream-too-many", "Too many sessions at this server.")
+                )
+            self._inner.link(
+                principal,
+                "legacy",
+                LEGACY_VERSIONS[-1],
+                capabilities,
+                lambda link: self._opened(key, capabilities, link),
+            )
+        return None
+
+    def _opened(self, key: tuple[str, str], capabilities: dict[str, Any], link: Link | UpstreamError) -> None:
+        if isinstance(link, UpstreamError):
+            return self._tell(key, link)
+        fresh = self._links[key] = ModernClientLink(
+            link,
+            capabilities,
+            (key[0], self._name),
+            self._seal,
+            self._later,
+            lambda message, sink: self._again(key[0], capabilities, message, sink),
+        )
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            self._later(limits.CHILD_IDLE_SECONDS, self._sweep)
+        return self._tell(key, fresh)
+
+    def _tell(self, key: tuple[str, str], found: Link | UpstreamError) -> None:
+        for ready in self._waiting.pop(key, []):
+            ready(found)
+
+    def _again(self, principal: str, capabilities: dict[str, Any], message: Message, sink: Sink) -> None:
+        def found(link: Link | UpstreamError) -> None:
+            if isinstance(link, UpstreamError):
+                sink.failed(link)
+            else:
+                link.post(message, sink)
+
+        self.find(principal, capabilities, found)
+
+    def _make_room(self, principal: str) -> bool:
+        """Whether one more fits: a principal's own idle sessions give way, then anybody's."""
+        own = [key for key in self._links if key[0] == principal]
+        for keys, most in ((own, _PER_PRINCIPAL_COUNT), (list(self._links), _LINKS_COUNT)):
+            if len(keys) < most:
+                continue
+            idle = next((key for key in keys if self._links[key].is_idle), None)
+            if idle is None:
+                return False
+            self._links.pop(idle).close()
+        return True
+
+    def _sweep(self) -> None:
+        """End the sessions that nobody has used since the last round."""
+        for key, link in list(self._links.items()):
+            if link.is_over or (link.is_idle and not link.is_used):
+                del self._links[key]
+                link.close()
+            link.is_used = False
+        self._is_sweeping = bool(self._links)
+        if self._links:
+            self._later(limits.CHILD_IDLE_SECONDS, self._sweep)
+
+    def close(self) -> None:
+        """End all sessions."""
+        links, self._links = self._links, {}
+        for link in links.values():
+            link.close()

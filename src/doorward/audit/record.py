@@ -139,10 +139,11 @@ class Records:
         code: int = 0,
         http_status: int = 0,
         notes: Sequence[str] = (),
+        cell: str = "",
     ) -> bytes:
         """The record of what was decided about a call; one with a refusal or hold is also its outcome.
 
-        ``event`` and ``request_digest`` are ours; ``at`` is Unix seconds.
+        ``event``, ``request_digest`` and ``cell`` are ours; ``at`` is Unix seconds.
         """
         key = (era, tenant, principal, client, server, method, item, session, address, pin)
         constant = self._parts.get(key) or self._constant(key)
@@ -151,6 +152,8 @@ class Records:
             rest = self._rest(verdict, control, reason, code, http_status, trace, notes)
         else:
             rest = ',"verdict":"allow"'
+        if cell:
+            rest += f',"cell":"{cell}"'
         return (
             f'{{"record":"decision","event":"{event}","time":"{self._time(at)}",{constant},'
             f'"request_digest":"{request_digest}"{rest}}}'
@@ -274,6 +277,7 @@ _ROW: dict[str, Any] = {
     "client": "", "server": "", "method": "", "item": "", "pin": "", "verdict": "", "control": "", "reason": "",
     "code": None, "http_status": None, "outcome": None, "upstream_requests": None, "request_digest": "",
     "response_digest": "", "duration_us": None, "trace": "", "session": "", "address": "", "notes": [],
+    "cell": "",
 }  # fmt: skip
 _FROM_OUTCOME = ("outcome", "upstream_requests", "response_digest", "duration_us", "http_status", "code")
 _REFUSED = ("verdict", "control", "reason")
@@ -317,6 +321,8 @@ class Fold:
             if isinstance(more := outcome.get("notes"), list) and more:
                 row["notes"] = [*(row["notes"] if isinstance(row["notes"], list) else ()), *more]
                 row["verdict"] = "note" if row["verdict"] == "allow" else row["verdict"]
+            if not row["cell"] and row["server"] and row["upstream_requests"]:
+                row["cell"] = f"{row['era']}-{row['era']}"  # passed through
         elif row["verdict"] in ("refuse", "hold"):
             row["outcome"], row["upstream_requests"] = "error", 0
         else:

@@ -133,6 +133,7 @@ class Exchange:
             return
         self.link = link
         call = self.call
+        call.cell = getattr(link, "cell", "")
         if call.message.method != "tools/call":
             self._record()
             return

@@ -14,6 +14,7 @@ from doorward import __version__
 from doorward.base import limits
 from doorward.base.errors import CallerError, UpstreamError
 from doorward.gateway.ports import Cancel, HttpHandle, HttpOrigin, Later, Link, Sink, never
+from doorward.gateway.sse_link import Fallback, SseLink
 from doorward.protocol import codes
 from doorward.protocol.envelope import parse_message
 from doorward.protocol.headers import modern_fields
@@ -190,7 +191,7 @@ class HttpLink:
         self.session_id = ""
         self._initialized = False
         self._prefix = b""
-        self._open: set[HttpExchange] = set()
+        self._sse: SseLink | None = None  # the server speaks the oldest transport only
         self.closed = False
 
     def saw(self, message: Message | None, head: ResponseHead) -> None:
@@ -231,6 +232,12 @@ class HttpLink:
 
     def post(self, message: Message, sink: Sink) -> Cancel:
         """See ``gateway.ports.Link``."""
+        if self._sse is not None:
+            return self._sse.post(message, sink)
+        if message.method == "initialize" and message.kind == "request":
+            if self._upstream.speaks_sse:
+                return self._fall_back(message, sink)
+            sink = Fallback(sink, lambda own: self._fall_back(message, own))
         body = encode_json(message.value)
         if self._era == "legacy":
             prefix = self._legacy_prefix()
@@ -250,8 +257,16 @@ class HttpLink:
         # A handshake goes on to its end: its answer names a session that has to be ended.
         return _nothing if message.method == "initialize" else exchange.cancel
 
+    def _fall_back(self, message: Message, sink: Sink) -> Cancel:
+        """Say the handshake over HTTP with SSE (CF-25); the next sessions begin there, until that fails."""
+        self._sse = SseLink(self._upstream)
+        self._upstream.speaks_sse = True
+        return self._sse.post(message, sink)
+
     def listen(self, last_event_id: str, sink: Sink) -> Cancel:
         """See ``gateway.ports.Link``."""
+        if self._sse is not None:
+            return self._sse.listen(last_event_id, sink)
         lines = self._upstream.get_prefix + f"MCP-Protocol-Version: {self.version}\r\n".encode()
         if self.session_id:
             lines += f"Mcp-Session-Id: {self.session_id}\r\n".encode()
@@ -263,6 +278,8 @@ class HttpLink:
 
     def close(self) -> None:
         """End the upstream session (DELETE); the answer does not matter."""
+        if self._sse is not None:
+            self._sse.close()
         if not self.closed:
             self.closed = True
             if self.session_id:
@@ -351,8 +368,11 @@ class HttpUpstream:
         """``credential`` is a complete header line with CRLF, or b""; ``target`` the path and query of the URL."""
         self.name = name
         self.origin = origin
+        self.host, self.target, self.later = host, target, later
+        self.speaks_sse = False  # HTTP with SSE, the oldest transport, and nothing else
         self._schema_of = schema_of
-        common = f" {target} HTTP/1.1\r\nHost: {host}\r\n".encode() + _AGENT + credential
+        self._common = f" HTTP/1.1\r\nHost: {host}\r\n".encode() + _AGENT + credential
+        common = f" {target}".encode() + self._common
         both = b"Accept: application/json, text/event-stream\r\n"
         self.post_prefix = b"POST" + common + both + b"Content-Type: application/json\r\n"
         self.get_prefix = b"GET" + common + b"Accept: text/event-stream\r\n"
@@ -360,8 +380,11 @@ class HttpUpstream:
         self._era: Era | None = None
         self._modern: HttpLink | None = None
         self._waiting: list[Callable[[Link | UpstreamError], None]] = []
-        self._later = later
         self._cancel_timer: Cancel = _nothing
+
+    def prefix_to(self, target: str) -> bytes:
+        """The head of a POST to another path of the same server, but for its length."""
+        return b"POST " + target.encode() + self._common + b"Content-Type: application/json\r\n"
 
     def schema_of(self, message: Message) -> dict[str, Any] | None:
         """The inputSchema of the tool that a message calls, as last listed."""
@@ -397,7 +420,7 @@ class HttpUpstream:
         message = Message("request", "server/discover", "doorward-probe", params, value)
         probe = _Probe(self)
         cancel = HttpLink(self, "modern", _MODERN).post(message, probe)
-        self._cancel_timer = self._later(_PROBE_SECONDS, lambda: probe.overdue(cancel))
+        self._cancel_timer = self.later(_PROBE_SECONDS, lambda: probe.overdue(cancel))
 
     def decide(self, era: Era) -> None:
         """The probe has found the server's era."""

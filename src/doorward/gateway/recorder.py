@@ -70,6 +70,7 @@ class Recorder:
                 request_digest=request_digest,
                 verdict="note" if call.notes else "allow",
                 notes=call.notes,
+                cell=call.cell,
             )
         )
         call.notes.clear()  # what comes from here on belongs to the outcome

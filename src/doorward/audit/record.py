@@ -93,13 +93,14 @@ class Records:
         return self._second_text + _MILLISECONDS[int((at - second) * 1000)]
 
     def _constant(self, key: tuple[str, ...]) -> str:
-        era, tenant, principal, client, server, method, item, session, address, pin = key
+        era, cell, tenant, principal, client, server, method, item, session, address, pin = key
         if item and (method.startswith("resources/") or "://" in item):
             item = strip_uri(item, self._key)
         members = {
             "log": self.log,
             "kind": "call",
             "era": era,
+            **({"cell": cell} if cell else {}),
             "tenant": tidy(tenant),
             "principal": tidy(principal),
             "client": tidy(client),
@@ -131,6 +132,7 @@ class Records:
         session: str = "",
         address: str = "",
         pin: str = "",
+        cell: str = "",
         request_digest: str = "",
         trace: str = "",
         verdict: str = "allow",
@@ -144,7 +146,7 @@ class Records:
 
         ``event`` and ``request_digest`` are ours; ``at`` is Unix seconds.
         """
-        key = (era, tenant, principal, client, server, method, item, session, address, pin)
+        key = (era, cell, tenant, principal, client, server, method, item, session, address, pin)
         constant = self._parts.get(key) or self._constant(key)
         rest = ""
         if verdict != "allow" or control or trace or notes or reason or code or http_status:
@@ -270,7 +272,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 _ROW: dict[str, Any] = {
-    "event": "", "time": "", "log": "", "seq": [], "kind": "call", "era": None, "tenant": "", "principal": "",
+    "event": "", "time": "", "log": "", "seq": [], "kind": "call", "era": None, "cell": "", "tenant": "", "principal": "",
     "client": "", "server": "", "method": "", "item": "", "pin": "", "verdict": "", "control": "", "reason": "",
     "code": None, "http_status": None, "outcome": None, "upstream_requests": None, "request_digest": "",
     "response_digest": "", "duration_us": None, "trace": "", "session": "", "address": "", "notes": [],

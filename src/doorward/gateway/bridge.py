@@ -9,11 +9,22 @@ from collections.abc import Callable
 from typing import Any
 
 from doorward.base.errors import UpstreamError
+from doorward.gateway.cell_a import ModernServers
 from doorward.gateway.ports import Link, Upstream
 from doorward.protocol.message import Era
 
 Ready = Callable[[Link | UpstreamError], None]
 WRONG_ERA = "upstream-era"  # the code with which an upstream says that it speaks the other era only
+
+_SAME_ERA = {"legacy": "legacy-legacy", "modern": "modern-modern"}
+
+
+def cell_of(link: Link | None, era: Era) -> str:
+    """The cell of a call; "" where no server was reached, several were, or its era is not known yet."""
+    if link is None:
+        return ""
+    found: str = getattr(link, "cell", _SAME_ERA[era])
+    return found
 
 
 class BridgedUpstream:
@@ -24,6 +35,7 @@ class BridgedUpstream:
 
     def __init__(self, inner: Upstream) -> None:
         self._inner = inner
+        self._modern_servers = ModernServers(inner)
 
     def link(
         self, principal: str, era: Era, version: str, capabilities: dict[str, Any], ready: Ready
@@ -34,7 +46,7 @@ class BridgedUpstream:
         return self._link_modern(principal, version, capabilities, ready)
 
     def _link_legacy(self, principal: str, version: str, capabilities: dict[str, Any], ready: Ready) -> None:
-        self._inner.link(principal, "legacy", version, capabilities, ready)
+        self._modern_servers.link(principal, version, capabilities, ready)
 
     def _link_modern(self, principal: str, version: str, capabilities: dict[str, Any], ready: Ready) -> None:
         self._inner.link(principal, "modern", version, capabilities, ready)

@@ -93,13 +93,14 @@ class Records:
         return self._second_text + _MILLISECONDS[int((at - second) * 1000)]
 
     def _constant(self, key: tuple[str, ...]) -> str:
-        era, tenant, principal, client, server, method, item, session, address, pin = key
+        era, cell, tenant, principal, client, server, method, item, session, address, pin = key
         if item and (method.startswith("resources/") or "://" in item):
             item = strip_uri(item, self._key)
         members = {
             "log": self.log,
             "kind": "call",
             "era": era,
+            **({"cell": cell} if cell else {}),
             "tenant": tidy(tenant),
             "principal": tidy(principal),
             "client": tidy(client),
@@ -131,6 +132,7 @@ class Records:
         session: str = "",
         address: str = "",
         pin: str = "",
+        cell: str = "",
         request_digest: str = "",
         trace: str = "",
         verdict: str = "allow",
@@ -139,21 +141,18 @@ class Records:
         code: int = 0,
         http_status: int = 0,
         notes: Sequence[str] = (),
-        cell: str = "",
     ) -> bytes:
         """The record of what was decided about a call; one with a refusal or hold is also its outcome.
 
-        ``event``, ``request_digest`` and ``cell`` are ours; ``at`` is Unix seconds.
+        ``event`` and ``request_digest`` are ours; ``at`` is Unix seconds.
         """
-        key = (era, tenant, principal, client, server, method, item, session, address, pin)
+        key = (era, cell, tenant, principal, client, server, method, item, session, address, pin)
         constant = self._parts.get(key) or self._constant(key)
         rest = ""
         if verdict != "allow" or control or trace or notes or reason or code or http_status:
             rest = self._rest(verdict, control, reason, code, http_status, trace, notes)
         else:
             rest = ',"verdict":"allow"'
-        if cell:
-            rest += f',"cell":"{cell}"'
         return (
             f'{{"record":"decision","event":"{event}","time":"{self._time(at)}",{constant},'
             f'"request_digest":"{request_digest}"{rest}}}'
@@ -273,11 +272,10 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 _ROW: dict[str, Any] = {
-    "event": "", "time": "", "log": "", "seq": [], "kind": "call", "era": None, "tenant": "", "principal": "",
+    "event": "", "time": "", "log": "", "seq": [], "kind": "call", "era": None, "cell": "", "tenant": "", "principal": "",
     "client": "", "server": "", "method": "", "item": "", "pin": "", "verdict": "", "control": "", "reason": "",
     "code": None, "http_status": None, "outcome": None, "upstream_requests": None, "request_digest": "",
     "response_digest": "", "duration_us": None, "trace": "", "session": "", "address": "", "notes": [],
-    "cell": "",
 }  # fmt: skip
 _FROM_OUTCOME = ("outcome", "upstream_requests", "response_digest", "duration_us", "http_status", "code")
 _REFUSED = ("verdict", "control", "reason")
@@ -321,8 +319,6 @@ class Fold:
             if isinstance(more := outcome.get("notes"), list) and more:
                 row["notes"] = [*(row["notes"] if isinstance(row["notes"], list) else ()), *more]
                 row["verdict"] = "note" if row["verdict"] == "allow" else row["verdict"]
-            if not row["cell"] and row["server"] and row["upstream_requests"]:
-                row["cell"] = f"{row['era']}-{row['era']}"  # passed through
         elif row["verdict"] in ("refuse", "hold"):
             row["outcome"], row["upstream_requests"] = "error", 0
         else:

@@ -98,7 +98,6 @@ class Call:
     __slots__ = (
         "address",
         "capabilities",
-        "cell",
         "era",
         "event",
         "head",
@@ -123,7 +122,6 @@ class Call:
         self.era = era
         self.message = message
         self.sent = message  # as the client sent it: with federated names, which its Mcp-Name header repeats
-        self.cell = ""  # CLIENT-SERVER by era where the eras are bridged, such as "legacy-modern"
         self.event = event  # the 26-character id of the record
         self.address = ""  # peer address without port
         self.item = ""  # tool or prompt name, resource URI, or ""

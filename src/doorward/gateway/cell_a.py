@@ -1,7 +1,7 @@
-"""Cell A: a client of the 2025 era before a server of the 2026 era (``protocol.cell_a`` has the translation).
+"""Cell A: a legacy client's session with a server that speaks only the modern era.
 
-One object stands for one client session. It holds no session of the server's, for there is none: the client's declaration,
-its log level and its subscriptions live here, and every request carries what it needs.
+The first session with a server tries its own era; a server that is found to be modern-only is remembered as such until
+something casts doubt on it. A server that knows the handshake gets its own link, and nothing of this file is in the way.
 """
 
 from __future__ import annotations
@@ -10,462 +10,317 @@ from collections.abc import Callable
 from typing import Any
 
 from doorward.base.errors import UpstreamError
-from doorward.gateway.ports import Cancel, Link, Sink
-from doorward.protocol import cell_a, codes
-from doorward.protocol.envelope import error, request, response
-from doorward.protocol.message import Message
+from doorward.gateway.cell_a_call import BridgedCall, Reach
+from doorward.gateway.cell_a_listen import Subscriptions
+from doorward.gateway.ports import Cancel, Link, Sink, Upstream
+from doorward.protocol import cell_a, codes, envelope
+from doorward.protocol.message import Message, MessageId
 
-ROUNDS_COUNT = 8  # questions after questions in one call, as the SDKs' own shims have it
-_QUESTIONS_COUNT = 32  # in one round
-_SUBSCRIPTIONS_COUNT = 256
-_ASKING = frozenset({"tools/call", "prompts/get", "resources/read"})  # alone may ask back (MR-01)
-_ASKED = frozenset({"elicitation/create", "sampling/createMessage", "roots/list"})
-_ABSENT = frozenset({"tasks/get", "tasks/result", "tasks/list", "tasks/cancel", "tasks/update"})
+Ready = Callable[[Link | UpstreamError], None]
+_WRONG_ERA = "upstream-era"
+_STATUSES = frozenset({"upstream-status", "upstream-media-type", "upstream-no-answer"})
+# After these nobody can be sure any more which era the server speaks.
+_DOUBTS = frozenset({_WRONG_ERA, *_STATUSES, "upstream-malformed"})
+# What the modern era has no word for: tasks of the core are another thing than tasks of the extension.
+_UNSPEAKABLE = frozenset({"tasks/get", "tasks/result", "tasks/list", "tasks/cancel"})
 
 
 def _nothing() -> None:
     """Cancel what is over."""
 
 
-class LegacyClientLink:
-    """A session of a legacy client with a modern server; see ``gateway.ports.Link``."""
+class ModernServers:
+    """One upstream's memory of its era, and the links of legacy clients to it."""
 
-    cell = "legacy-modern"
-
-    def __init__(self, inner: Link, server: str, capabilities: dict[str, Any]) -> None:
-        """``inner`` speaks the 2026 era and may be shared; ``capabilities`` are those that the server may hear of."""
+    def __init__(self, inner: Upstream) -> None:
         self._inner = inner
-        self._server = server
-        self._declared = cell_a.modern_capabilities(capabilities)
-        self._client_info: dict[str, Any] = {"name": "unknown", "version": "0"}
-        self._served: dict[str, Any] = {}
-        self._log_level = ""
-        self._uris: dict[str, None] = {}
-        self._calls: dict[Any, _Call] = {}
-        self._questions: dict[str, _Call] = {}
-        self._counter = 0
-        self._hearing: _Hearing | None = None
+        self._is_modern_only = False
 
-    # -- Link ---------------------------------------------------------------------------------------------------
+    def link(self, principal: str, version: str, capabilities: dict[str, Any], ready: Ready) -> None:
+        """A link for a legacy client; see ``gateway.ports.Upstream``."""
+        if self._is_modern_only:
+            return self.open(principal, ready)
+
+        def found(link: Link | UpstreamError) -> None:
+            if not isinstance(link, UpstreamError):
+                ready(FirstLink(self, principal, link))
+            elif link.code == _WRONG_ERA:
+                self.open(principal, ready)
+            else:
+                ready(link)
+
+        return self._inner.link(principal, "legacy", version, capabilities, found)
+
+    def open(self, principal: str, ready: Ready) -> None:
+        """A bridged link, once the server is known to speak the modern era."""
+
+        def reach(then: Ready) -> None:
+            self._inner.link(principal, "modern", codes.MODERN_VERSIONS[-1], {}, then)
+
+        def reached(link: Link | UpstreamError) -> None:
+            if isinstance(link, UpstreamError):
+                self.doubt(link.code)
+                return ready(link)
+            self._is_modern_only = True
+            return ready(CellALink(reach, self.doubt))
+
+        reach(reached)
+
+    def doubt(self, code: str) -> None:
+        """Something went wrong: ask the next session's handshake again, where it says something about the era."""
+        if code in _DOUBTS:
+            self._is_modern_only = False
+
+
+class FirstLink:
+    """A link whose ``initialize`` finds out which era the server speaks; ``chosen`` is what the session keeps."""
+
+    cell = ""  # not known before the server has answered
+
+    def __init__(self, server: ModernServers, principal: str, inner: Link) -> None:
+        self._server = server
+        self._principal = principal
+        self.chosen: Link = inner
+        self._is_over = False
 
     def post(self, message: Message, sink: Sink) -> Cancel:
         """See ``gateway.ports.Link``."""
-        if message.kind == "response":
-            asker = self._questions.pop(str(message.id), None)
-            if asker is not None:
-                asker.answered(str(message.id), message)
-            sink.done()
-            return _nothing
-        if message.kind == "notification":
-            self._notified(message)
-            sink.done()
-            return _nothing
-        return self._request(message, sink)
+        if message.method != "initialize":
+            return self.chosen.post(message, sink)
+        trial = _Trial(self, message, sink)
+        cancel = self.chosen.post(message, trial)
+        if not trial.is_switching:
+            trial.cancel = cancel
+        return trial.stop
 
-    def _notified(self, message: Message) -> None:
-        """Only cancellation has a meaning for the server: the stream is closed (CF-13)."""
-        if message.method == "notifications/cancelled" and message.params is not None:
-            call = self._calls.get(message.params.get("requestId"))
-            if call is not None:
-                call.cancel()
-                call.fail(UpstreamError("cancelled", "The call was cancelled."))
+    def switch(self, then: Ready) -> None:
+        """The handshake failed: is it a modern server?"""
 
-    def _request(self, message: Message, sink: Sink) -> Cancel:
-        params = message.params or {}
-        method = message.method
-        if method == "initialize":
-            return self._initialize(message, params, sink)
-        if method in ("logging/setLevel", "resources/subscribe", "resources/unsubscribe", "ping"):
-            return self._keep(message, params, sink)
-        if method in _ABSENT:
-            return self._say(
-                sink, error(message.id, codes.METHOD_NOT_FOUND, "This server has no tasks of this kind.")
-            )
-        return _Call(self, message, sink).start()
+        def opened(link: Link | UpstreamError) -> None:
+            if not isinstance(link, UpstreamError):
+                if self._is_over:
+                    link.close()
+                    return
+                self.chosen.close()
+                self.chosen = link
+            then(link)
+
+        self._server.open(self._principal, opened)
+
+    def negotiated(self, version: str) -> None:
+        """Tell the chosen link what was agreed on."""
+        tell = getattr(self.chosen, "negotiated", None)
+        if tell is not None:
+            tell(version)
 
     def listen(self, last_event_id: str, sink: Sink) -> Cancel:
-        """See ``gateway.ports.Link``. What the server says on its own comes by a subscription."""
-        hearing = self._hearing = _Hearing(self, sink)
-        hearing.begin()
-        return hearing.cancel
+        """See ``gateway.ports.Link``."""
+        return self.chosen.listen(last_event_id, sink)
 
     def close(self) -> None:
-        """See ``gateway.ports.Link``. The link inside belongs to others too."""
-        for call in list(self._calls.values()):
-            call.cancel()
-        if self._hearing is not None:
-            self._hearing.cancel()
-
-    # -- answered here ------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _say(sink: Sink, answer: Message) -> Cancel:
-        sink.message(answer)
-        sink.done()
-        return _nothing
-
-    def _keep(self, message: Message, params: dict[str, Any], sink: Sink) -> Cancel:
-        uri = params.get("uri")
-        if message.method == "logging/setLevel":
-            self._log_level = str(params.get("level", ""))
-        elif message.method == "resources/subscribe" and isinstance(uri, str):
-            if len(self._uris) >= _SUBSCRIPTIONS_COUNT:
-                return self._say(sink, error(message.id, codes.INVALID_PARAMS, "Too many subscriptions."))
-            self._uris[uri] = None
-            self._hear_anew()
-        elif message.method == "resources/unsubscribe":
-            self._uris.pop(str(uri), None)
-            self._hear_anew()
-        return self._say(sink, response(message.id or 0, {}))
-
-    def _hear_anew(self) -> None:
-        if self._hearing is not None:
-            self._hearing.begin()
-
-    def _initialize(self, message: Message, params: dict[str, Any], sink: Sink) -> Cancel:
-        info = params.get("clientInfo")
-        if isinstance(info, dict):
-            self._client_info = info
-        discover = Message("request", "server/discover", message.id, {}, {"jsonrpc": "2.0"})
-
-        def discovered(result: dict[str, Any]) -> dict[str, Any]:
-            served = result.get("capabilities")
-            self._served = served if isinstance(served, dict) else {}
-            return cell_a.handshake_of(result, params.get("protocolVersion"), self._server)
-
-        return _Call(self, discover, sink, discovered).start()
-
-    # -- for calls ----------------------------------------------------------------------------------------------
-
-    def number(self, kind: str) -> str:
-        """A fresh id of ours."""
-        self._counter += 1
-        return f"dw-{kind}-{self._counter}"
-
-    def envelop(self, message: Message, number: str) -> Message:
-        """A request of this client as the server gets it."""
-        return cell_a.enveloped(message, number, self._declared, self._client_info, self._log_level)
-
-    def send(self, message: Message, sink: Sink) -> Cancel:
-        """Post on the link inside."""
-        return self._inner.post(message, sink)
-
-    def expect(self, number: str, call: _Call) -> None:
-        """The client's answer to this question goes to that call."""
-        self._questions[number] = call
-
-    def forget(self, number: str) -> None:
-        """Nobody waits for this answer any more."""
-        self._questions.pop(number, None)
-
-    def began(self, call: _Call) -> None:
-        """A call is under way."""
-        self._calls[call.id] = call
-
-    def ended(self, call: _Call) -> None:
-        """A call is over."""
-        if self._calls.get(call.id) is call:
-            del self._calls[call.id]
-
-    def filter(self) -> dict[str, Any]:
-        """What to hear of now."""
-        return cell_a.listen_filter(self._served, tuple(self._uris))
+        """See ``gateway.ports.Link``."""
+        self._is_over = True
+        self.chosen.close()
 
 
-class _Call:
-    """One request of the client's: the sink for the server's answer, and the rounds of questions before it."""
+class _Trial:
+    """The sink of a first ``initialize``: a refusal leads to the other era, anything else goes on to the client."""
 
-    def __init__(
-        self,
-        link: LegacyClientLink,
-        message: Message,
-        sink: Sink,
-        convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
-    ) -> None:
-        self.id = message.id
-        self.on_writable: Callable[[], None] | None = None
+    def __init__(self, link: FirstLink, message: Message, sink: Sink) -> None:
         self._link = link
         self._message = message
         self._sink = sink
-        self._convert = convert
-        self._sent = message
-        self._rounds = 0
-        self._waiting: dict[str, str] = {}  # our number -> the server's name of the question
-        self._answers: dict[str, Any] = {}
-        self._state: object = None
-        self._leg: _Leg | None = None
-        self._over = False
-
-    def start(self) -> Cancel:
-        """Send it."""
-        self._link.began(self)
-        self._go(self._link.envelop(self._message, self._link.number("call")))
-        return self.cancel
-
-    def _go(self, message: Message) -> None:
-        self._sent = message
-        leg = self._leg = _Leg(self, self._sink)
-        leg.begin(self._link, message)
-
-    def cancel(self) -> None:
-        """Stop; nothing more is said."""
-        self._end()
-        if self._leg is not None:
-            self._leg.cut()
-
-    def _end(self) -> None:
-        self._over = True
-        self._link.ended(self)
-        for number in self._waiting:
-            self._link.forget(number)
-        self._waiting.clear()
-
-    def fail(self, problem: UpstreamError) -> None:
-        """The server failed, or the call was given up."""
-        self._end()
-        self._sink.failed(problem)
-
-    # -- from the server ----------------------------------------------------------------------------------------
-
-    def heard(self, message: Message, status: int) -> None:
-        """One message of the server's about this call."""
-        if self._over:
-            return
-        if message.kind != "response":
-            cell_a.to_legacy_notification(message)
-            if message.kind == "notification":
-                self._sink.message(message)
-            return  # the era has no requests of servers (SF-53)
-        result = message.value.get("result")
-        if isinstance(result, dict) and result.get("resultType") == "input_required":
-            return self._ask(result)
-        self._end()
-        message.id = message.value["id"] = self.id
-        if isinstance(result, dict):
-            if result.get("resultType", "complete") != "complete":
-                return self._refuse("The protected server answered with a result of an unknown type.")
-            if self._convert is not None:
-                message.value["result"] = self._convert(result)
-            else:
-                cell_a.to_legacy_result(self._message.method, result)
-        elif isinstance(message.value.get("error"), dict):
-            cell_a.to_legacy_error(message.value["error"])
-        self._sink.message(message, "", status)
-        self._sink.done()
-        return None
-
-    def done(self) -> None:
-        """The server has nothing more to say in this leg."""
-        if not self._over and not self._waiting:
-            self._end()
-            self._sink.done()
-
-    # -- questions ----------------------------------------------------------------------------------------------
-
-    def _ask(self, result: dict[str, Any]) -> None:
-        self._rounds += 1
-        asked = result.get("inputRequests", {})
-        if self._message.method not in _ASKING or self._rounds > ROUNDS_COUNT or not _is_askable(asked):
-            return self._refuse("The protected server asked for more than it may.")
-        if self._leg is not None:
-            self._leg.retire()
-        self._answers, self._state = {}, result.get("requestState")
-        if not asked:
-            return self._retry()
-        questions = [(self._link.number("ask"), key, one) for key, one in asked.items()]
-        for number, key, _ in questions:
-            self._waiting[number] = key
-            self._link.expect(number, self)
-        for number, key, one in questions:
-            if not self._over:
-                self._sink.message(cell_a.legacy_question(key, one, number))
-        return None
-
-    def answered(self, number: str, message: Message) -> None:
-        """The client's answer to one question, or the refusal of whoever would not let it be asked."""
-        key = self._waiting.pop(number, None)
-        if self._over or key is None:
-            return
-        result = message.value.get("result")
-        if not isinstance(result, dict):
-            return self._refuse("The client did not answer what the protected server needs to know.")
-        self._answers[key] = result
-        if not self._waiting:
-            self._retry()
-        return None
-
-    def _retry(self) -> None:
-        self._go(cell_a.retried(self._sent, self._link.number("call"), self._answers, self._state))
-
-    def _refuse(self, tell: str) -> None:
-        """End the call with an error that its client understands: a tool's own for tools, the protocol's for the rest."""
-        self._end()
-        if self._message.method == "tools/call":
-            told = {"content": [{"type": "text", "text": tell}], "isError": True}
-            answer = response(self.id or 0, told)
-        else:
-            answer = error(self.id, codes.INTERNAL_ERROR, tell)
-        answer.id = answer.value["id"] = self.id
-        self._sink.message(answer)
-        self._sink.done()
-
-
-def _is_askable(asked: object) -> bool:
-    return (
-        isinstance(asked, dict)
-        and len(asked) <= _QUESTIONS_COUNT
-        and all(isinstance(one, dict) and one.get("method") in _ASKED for one in asked.values())
-    )
-
-
-class _Leg:
-    """The sink for one request on the way: a call has one leg for each round."""
-
-    def __init__(self, call: _Call, sink: Sink) -> None:
-        self._call = call
-        self._sink = sink
-        self._live = True
-        self._cancel: Cancel = _nothing
-
-    @property
-    def on_writable(self) -> Callable[[], None] | None:
-        """See ``gateway.ports.Sink``."""
-        return self._sink.on_writable
-
-    @on_writable.setter
-    def on_writable(self, wake: Callable[[], None] | None) -> None:
-        self._sink.on_writable = wake
+        self.is_switching = False
+        self._is_over = False
+        self.on_writable: Callable[[], None] | None = None
+        self.cancel: Cancel = _nothing
 
     @property
     def is_paused(self) -> bool:
         """See ``gateway.ports.Sink``."""
         return self._sink.is_paused
 
-    def begin(self, link: LegacyClientLink, message: Message) -> None:
-        """Send the request of this leg."""
-        cancel = link.send(message, self)
-        if self._live:
-            self._cancel = cancel
-
-    def retire(self) -> None:
-        """The answer of this leg has come; what follows on it counts no more."""
-        self._live = False
-
-    def cut(self) -> None:
-        """Close the stream: that is how this era cancels (SF-52)."""
-        if self._live:
-            self._live = False
-            self._cancel()
+    def stop(self) -> None:
+        """The client has left."""
+        self._is_over = True
+        self.cancel()
 
     def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
-        """See ``gateway.ports.Sink``. The era has no event ids and nothing to resume."""
-        if self._live:
-            self._sink.streaming()
+        """A handshake is answered whole."""
 
     def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
-        """See ``gateway.ports.Sink``."""
-        if self._live:
-            self._call.heard(message, status)
+        """The answer, or something that nobody may say before it."""
+        if self.is_switching:
+            return
+        if message.kind == "response" and message.is_error:
+            self._switch(lambda: self._refused(message, status))
+        else:
+            self._sink.message(message, event_id, status)
+
+    def _refused(self, message: Message, status: int) -> None:
+        self._sink.message(message, "", status)
+        self._sink.done()
 
     def done(self) -> None:
         """See ``gateway.ports.Sink``."""
-        if self._live:
-            self._live = False
-            self._call.done()
+        if not self.is_switching:
+            self._sink.done()
 
-    def failed(self, problem: UpstreamError) -> None:
+    def failed(self, error: UpstreamError) -> None:
         """See ``gateway.ports.Sink``."""
-        if self._live:
-            self._live = False
-            self._call.fail(problem)
-
-
-class _Hearing:
-    """What the server says on its own: one subscription, made anew whenever the client's wishes change."""
-
-    def __init__(self, link: LegacyClientLink, sink: Sink) -> None:
-        self._link = link
-        self._sink = sink
-        self._over = False
-        self._round = 0
-        self._cancel: Cancel = _nothing
-
-    def begin(self) -> None:
-        """Subscribe to what is wanted now, in place of what was."""
-        if self._over:
+        if self.is_switching:
             return
-        self._cancel()
-        self._cancel = _nothing
-        self._round += 1
-        wanted = self._link.filter()
-        if not wanted:
+        if error.code == _WRONG_ERA or error.code in _STATUSES:
+            self._switch(lambda: self._sink.failed(error))
+        else:
+            self._sink.failed(error)
+
+    def _switch(self, otherwise: Callable[[], None]) -> None:
+        self.is_switching = True
+        self._link.switch(lambda link: self._switched(link, otherwise))
+
+    def _switched(self, link: Link | UpstreamError, otherwise: Callable[[], None]) -> None:
+        if self._is_over:
             return
-        ask = request("", "subscriptions/listen", {"notifications": wanted})
-        sink = _Heard(self, self._round)
-        cancel = self._link.send(self._link.envelop(ask, self._link.number("listen")), sink)
-        if sink.is_live:
-            self._cancel = cancel
-
-    def cancel(self) -> None:
-        """The client does not listen any more."""
-        self._over = True
-        cancel, self._cancel = self._cancel, _nothing
-        cancel()
-
-    def counts(self, number: int) -> bool:
-        """Whether what comes on a subscription still matters."""
-        return not self._over and number == self._round
-
-    @property
-    def sink(self) -> Sink:
-        """The client's end."""
-        return self._sink
+        if isinstance(link, UpstreamError):
+            otherwise()
+        else:
+            self.cancel = link.post(self._message, self._sink)
 
 
-class _Heard:
-    """The sink for one subscription."""
+class CellALink:
+    """One legacy session's relation with a modern server; the modern link behind it is shared and never closed here."""
 
-    def __init__(self, hearing: _Hearing, number: int) -> None:
-        self._hearing = hearing
-        self._number = number
-        self.is_live = True
+    cell = "legacy-modern"
 
-    @property
-    def on_writable(self) -> Callable[[], None] | None:
-        """See ``gateway.ports.Sink``."""
-        return self._hearing.sink.on_writable
+    def __init__(self, reach: Reach, doubt: Callable[[str], None]) -> None:
+        """``reach`` finds the modern link anew for each request: a process may have ended, an era may have changed."""
+        self._reach = reach
+        self._doubt = doubt
+        self._capabilities: dict[str, Any] = {}
+        self._client_info: dict[str, Any] | None = None
+        self._offered: object = ""
+        self._log_level = ""
+        self._counter = 0
+        self._calls: dict[MessageId, BridgedCall] = {}
+        self._asked: dict[MessageId, tuple[BridgedCall, str]] = {}
+        self._subscriptions = Subscriptions(reach, self._envelope)
 
-    @on_writable.setter
-    def on_writable(self, wake: Callable[[], None] | None) -> None:
-        self._hearing.sink.on_writable = wake
+    def _envelope(self, message: Message) -> Message:
+        return cell_a.enveloped(message, self._capabilities, self._client_info, self._log_level)
 
-    @property
-    def is_paused(self) -> bool:
-        """See ``gateway.ports.Sink``."""
-        return self._hearing.sink.is_paused
+    def post(self, message: Message, sink: Sink) -> Cancel:
+        """See ``gateway.ports.Link``."""
+        if message.kind == "response":
+            return self._answered(message, sink)
+        if message.kind == "notification":
+            return self._told(message, sink)
+        match message.method:
+            case "ping":
+                return self._reply(message, sink, {})
+            case "logging/setLevel":
+                return self._set_level(message, sink)
+            case "resources/subscribe" | "resources/unsubscribe":
+                return self._subscriptions.change(message, sink)
+            case method if method in _UNSPEAKABLE:
+                sink.message(envelope.error(message.id, codes.METHOD_NOT_FOUND, "Method not found"))
+                sink.done()
+                return _nothing
+            case "initialize":
+                return self._initialize(message, sink)
+        return self._call(message, self._envelope(message), sink)
 
-    def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
-        """See ``gateway.ports.Sink``. The client's stream is open already."""
+    def _call(self, message: Message, upstream: Message, sink: Sink) -> Cancel:
+        call = BridgedCall(self, message, upstream, sink)
+        if message.id is not None:
+            self._calls[message.id] = call
+        call.send(upstream)
+        return call.cancel
 
-    def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
-        """See ``gateway.ports.Sink``. The acknowledgement is ours alone."""
-        if (
-            message.kind != "notification"
-            or message.method == "notifications/subscriptions/acknowledged"
-            or not self._hearing.counts(self._number)
-        ):
-            return
-        cell_a.to_legacy_notification(message)
-        self._hearing.sink.message(message)
+    def _initialize(self, message: Message, sink: Sink) -> Cancel:
+        params = message.params or {}
+        declared, info = params.get("capabilities"), params.get("clientInfo")
+        self._capabilities = cell_a.client_capabilities(declared if isinstance(declared, dict) else {})
+        self._client_info = info if isinstance(info, dict) else None
+        self._offered = params.get("protocolVersion")
+        discover = envelope.request(message.id if message.id is not None else 0, "server/discover", {})
+        return self._call(message, self._envelope(discover), sink)
 
-    def done(self) -> None:
-        """See ``gateway.ports.Sink``."""
-        self.is_live = False
-        if self._hearing.counts(self._number):
-            self._hearing.sink.done()
+    @staticmethod
+    def _reply(message: Message, sink: Sink, result: dict[str, Any]) -> Cancel:
+        if message.id is not None:
+            sink.message(envelope.response(message.id, result))
+        sink.done()
+        return _nothing
 
-    def failed(self, problem: UpstreamError) -> None:
-        """See ``gateway.ports.Sink``."""
-        self.is_live = False
-        if self._hearing.counts(self._number):
-            self._hearing.sink.failed(problem)
+    def _set_level(self, message: Message, sink: Sink) -> Cancel:
+        level = (message.params or {}).get("level")
+        if not isinstance(level, str) or level not in cell_a.LOG_LEVELS:
+            sink.message(envelope.error(message.id, codes.INVALID_PARAMS, "There is no such level."))
+            sink.done()
+            return _nothing
+        self._log_level = level
+        return self._reply(message, sink, {})
+
+    def _told(self, message: Message, sink: Sink) -> Cancel:
+        """Notifications of the client: only a cancellation has a counterpart in the modern era."""
+        if message.method == "notifications/cancelled":
+            request_id = (message.params or {}).get("requestId")
+            call = self._calls.get(request_id) if isinstance(request_id, (str, int)) else None
+            if call is not None:
+                call.withdraw()
+        sink.done()
+        return _nothing
+
+    def _answered(self, message: Message, sink: Sink) -> Cancel:
+        """The client's answer to a question, or the gate's refusal to ask it."""
+        waiting = self._asked.pop(message.id, None) if message.id is not None else None
+        if waiting is not None:
+            waiting[0].answered(waiting[1], message)
+        sink.done()
+        return _nothing
+
+    # -- for the calls ------------------------------------------------------------------------------------------
+
+    def reach(self, then: Ready) -> None:
+        """Find the modern link."""
+        self._reach(then)
+
+    def failed(self, code: str) -> None:
+        """A call failed: perhaps it says something about the server's era."""
+        self._doubt(code)
+
+    def next_id(self, word: str) -> str:
+        """An id that no client made up within this session."""
+        self._counter += 1
+        return f"doorward-{word}-{self._counter}"
+
+    def ask(self, message_id: str, call: BridgedCall, key: str) -> None:
+        """Remember who waits for an answer."""
+        self._asked[message_id] = (call, key)
+
+    def over(self, call: BridgedCall) -> None:
+        """A call has ended: nothing of it stays."""
+        message_id = call.message.id
+        if message_id is not None and self._calls.get(message_id) is call:
+            del self._calls[message_id]
+        for asked in [one for one, waiting in self._asked.items() if waiting[0] is call]:
+            del self._asked[asked]
+
+    def translated(self, message: Message, result: dict[str, Any]) -> dict[str, Any]:
+        """A complete result as this session's client reads it."""
+        if message.method != "initialize":
+            return cell_a.legacy_result(message.method, result)
+        found = cell_a.initialized(result, self._offered)
+        self._subscriptions.capabilities = found["capabilities"]
+        return found
+
+    def listen(self, last_event_id: str, sink: Sink) -> Cancel:
+        """See ``gateway.ports.Link``. The modern era keeps no past, so there is nothing to resume."""
+        return self._subscriptions.listen(sink)
+
+    def close(self) -> None:
+        """See ``gateway.ports.Link``."""
+        self._subscriptions.close()
+        for call in list(self._calls.values()):
+            call.cancel()

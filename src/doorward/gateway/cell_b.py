@@ -45,8 +45,10 @@ class ModernClientLink:
         seal: ParkSeal,
         later: Later,
         again: Callable[[Message, Sink], None],
+        doubt: Callable[[UpstreamError], None],
     ) -> None:
-        """``bound``: principal and server; ``again`` sends a request over a fresh session in place of this one."""
+        """``bound``: principal and server; ``again`` sends a request over a fresh session in place of this one, and
+        ``doubt`` hears why there could be no session at all."""
         self.capabilities = capabilities
         self.handshake: dict[str, Any] = {}
         self._may_be_asked = not KINDS_ASKED.isdisjoint(capabilities)
@@ -57,6 +59,7 @@ class ModernClientLink:
         self._seal = seal
         self.later = later
         self._again = again
+        self._doubt = doubt
         self._counter = 0
         self._is_ready = False
         self._waiting: list[tuple[Message, Sink, _Waiting]] = []
@@ -161,6 +164,7 @@ class ModernClientLink:
     def not_agreed(self, problem: UpstreamError) -> None:
         """There is no session: whoever waits hears why, and the next request tries anew."""
         self.is_over = True
+        self._doubt(problem)
         waiting, self._waiting = self._waiting, []
         for _, sink, place in waiting:
             if not place.is_cancelled:

@@ -23,7 +23,16 @@ _PER_PRINCIPAL_COUNT = 8
 class Crossings:
     """Find or open such a session."""
 
-    def __init__(self, inner: Upstream, name: str, seal: ParkSeal, later: Later) -> None:
+    def __init__(
+        self,
+        inner: Upstream,
+        name: str,
+        seal: ParkSeal,
+        later: Later,
+        doubt: Callable[[UpstreamError], None],
+    ) -> None:
+        """``doubt`` hears of handshakes that failed: the server may speak another era by now."""
+        self._doubt = doubt
         self._inner = inner
         self._name = name
         self._seal = seal
@@ -64,6 +73,7 @@ class Crossings:
             self._seal,
             self._later,
             lambda message, sink: self._again(key[0], capabilities, message, sink),
+            self._doubt,
         )
         if not self._is_sweeping:
             self._is_sweeping = True

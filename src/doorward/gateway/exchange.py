@@ -15,6 +15,7 @@ from doorward.base.errors import CallerError, DoorwardError, StoreError, Upstrea
 from doorward.controls.ask_policy import AskPolicy, unknown_item
 from doorward.controls.control import Call
 from doorward.gateway import answers
+from doorward.gateway.bridge import cell_of
 from doorward.gateway.desk import Desk
 from doorward.gateway.handshakes import speaks_known, unknown_version
 from doorward.gateway.naming import LISTS
@@ -133,7 +134,6 @@ class Exchange:
             return
         self.link = link
         call = self.call
-        call.cell = getattr(link, "cell", "")
         if call.message.method != "tools/call":
             self._record()
             return
@@ -188,7 +188,7 @@ class Exchange:
     def _decide(self) -> None:
         if not self._decided:
             self._decided = True
-            self.desk.recorder.decision(self.call, self.request_digest)
+            self.desk.recorder.decision(self.call, self.request_digest, cell_of(self.link, self.call.era))
 
     def _send(self) -> None:
         message, session, link = self.call.message, self.session, self.link

@@ -184,6 +184,8 @@ def _keep_message(message: Message, server: str) -> Message:  # noqa: ARG001 - t
 class FanLink:
     """A link to many servers at once; made for one exchange (a legacy session keeps the links inside)."""
 
+    cell = ""  # of several servers
+
     def __init__(
         self, desk: Desk, exchange: Exchange, links: dict[str, Link], era: Era, cut: Cut = _keep_message
     ) -> None:

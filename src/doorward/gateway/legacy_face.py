@@ -313,6 +313,8 @@ def _nothing() -> None:
 class _ManyLinks:
     """A notification to every server of a session: accepted when the last of them has taken it, or after a while."""
 
+    cell = ""  # of several servers
+
     def __init__(self, links: list[Link], later: Later) -> None:
         self._links = links
         self._later = later
@@ -417,7 +419,9 @@ class _Opening:
         session = self._table.make(call.principal.key, call.server, str(version))
         session.capabilities = self._capabilities
         session.caller = call.principal
-        session.links, self._links = self._links, {}
+        # A link that tried a server's era stands aside now for the one that it chose.
+        session.links = {name: getattr(link, "chosen", link) for name, link in self._links.items()}
+        self._links = {}
         for link in session.links.values():
             negotiated = getattr(link, "negotiated", None)
             if negotiated is not None and call.server != FEDERATED:

@@ -51,14 +51,15 @@ class Recorder:
 
     # -- calls --------------------------------------------------------------------------------------------------
 
-    def decision(self, call: Call, request_digest: str) -> None:
-        """A call may go on."""
+    def decision(self, call: Call, request_digest: str, cell: str = "") -> None:
+        """A call may go on; ``cell`` says the eras of client and server."""
         who = call.principal
         self._journal.append(
             self._records.decision(
                 event=call.event,
                 at=self._clock.now(),
                 era=call.era,
+                cell=cell,
                 tenant=who.tenant,
                 principal=who.subject,
                 client=who.client,
@@ -70,7 +71,6 @@ class Recorder:
                 request_digest=request_digest,
                 verdict="note" if call.notes else "allow",
                 notes=call.notes,
-                cell=call.cell,
             )
         )
         call.notes.clear()  # what comes from here on belongs to the outcome

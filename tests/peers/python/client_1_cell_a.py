@@ -61,6 +61,9 @@ async def visit(url: str, token: str) -> dict[str, Any]:
 
         began = await session.initialize()
         seen: dict[str, Any] = {"version": began.protocolVersion, "server": began.serverInfo.name}
+        if sys.argv[1:] == ["ask"]:
+            seen["asked"] = await call("ask")
+            return seen
         await session.send_ping()
         await session.set_logging_level("debug")
         seen["tools"] = len((await session.list_tools()).tools)

@@ -304,3 +304,17 @@ def test_a_server_that_cannot_be_reached_costs_one_call() -> None:
     server.sinks[-1].failed(UpstreamError("upstream-broke", "The server broke."))
     assert ear.json["error"]["data"]["cause"] == "upstream-broke"
     assert call(talk, session).status == 200
+
+
+def test_the_federated_endpoint_joins_servers_of_both_eras() -> None:
+    new, old = modern_only(), PlayedServer("legacy", tools=("old",))
+    talk = Talk({"new": new, "old": old}, allow_requests=ASKS)
+    for name, server in (("new", new), ("old", old)):
+        talk.gateway.snapshot.desk.upstreams[name] = BridgedUpstream(server)
+    session = talk.open("")
+    listed = talk.legacy("", session, "tools/list").json["result"]["tools"]
+    assert {one["name"] for one in listed} == {"new__echo", "new__delete", "old__old"}
+    for name, cell in (("new__echo", "legacy-modern"), ("old__old", "legacy-legacy")):
+        ear = talk.legacy("", session, "tools/call", {"name": name, "arguments": {}})
+        assert ear.json["result"]["content"][0]["text"] == "{}"
+        assert [one.get("cell") for one in talk.journal.entries if one["record"] == "decision"][-1] == cell

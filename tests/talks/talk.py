@@ -18,10 +18,13 @@ from doorward.controls.check_shape import CheckShape
 from doorward.controls.check_token import CheckToken
 from doorward.controls.control import Head
 from doorward.controls.gate_server_requests import GateServerRequests
+from doorward.gateway.bridge import BridgedUpstream
 from doorward.gateway.desk import Desk
 from doorward.gateway.facts import FactBook
 from doorward.gateway.front import Gateway
+from doorward.gateway.parks import ParkSeal
 from doorward.gateway.pipeline import Pipeline, Placed
+from doorward.gateway.ports import never
 from doorward.gateway.recorder import Recorder
 from doorward.gateway.routes import Routes
 from doorward.gateway.sessions import Seat, SessionSeal, SessionTable
@@ -205,6 +208,11 @@ class PlayedServer:
 
     def methods(self) -> list[str]:
         return [message.method for message in self.seen]
+
+
+def bridged(server: Any) -> BridgedUpstream:
+    """A server as clients of both eras reach it."""
+    return BridgedUpstream(server, "time", ParkSeal(b"k" * 32, Seat(0, b"incarnat")), never)
 
 
 class NoLimit:

@@ -7,12 +7,8 @@ from typing import Any
 import pytest
 
 from doorward.base.errors import UpstreamError
-from doorward.gateway.bridge import BridgedUpstream
-from doorward.gateway.parks import ParkSeal
-from doorward.gateway.ports import never
-from doorward.gateway.sessions import Seat
 from doorward.protocol.envelope import message_of
-from tests.talks.talk import PlayedServer, Talk
+from tests.talks.talk import PlayedServer, Talk, bridged
 
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 FORM = {
@@ -50,7 +46,7 @@ def talk_with(server: PlayedServer, **options: Any) -> Talk:
     options.setdefault("allow_requests", ASKS)
     talk = Talk({"time": server}, **options)
     upstreams = talk.gateway.snapshot.desk.upstreams
-    upstreams["time"] = BridgedUpstream(server, "time", ParkSeal(b"k" * 32, Seat(0, b"incarnat")), never)
+    upstreams["time"] = bridged(server)
     return talk
 
 
@@ -310,7 +306,7 @@ def test_the_federated_endpoint_joins_servers_of_both_eras() -> None:
     new, old = modern_only(), PlayedServer("legacy", tools=("old",))
     talk = Talk({"new": new, "old": old}, allow_requests=ASKS)
     for name, server in (("new", new), ("old", old)):
-        talk.gateway.snapshot.desk.upstreams[name] = BridgedUpstream(server)
+        talk.gateway.snapshot.desk.upstreams[name] = bridged(server)
     session = talk.open("")
     listed = talk.legacy("", session, "tools/list").json["result"]["tools"]
     assert {one["name"] for one in listed} == {"new__echo", "new__delete", "old__old"}

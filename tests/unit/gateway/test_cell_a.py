@@ -16,6 +16,7 @@ from doorward.protocol.envelope import error, message_of, notification, request,
 from doorward.protocol.message import Message
 
 ACK = notification("notifications/subscriptions/acknowledged", {})
+from tests.talks.talk import bridged
 
 
 class Server:
@@ -75,7 +76,7 @@ def linked(bridge: BridgedUpstream) -> Any:
 
 
 def bridged(server: Server) -> CellALink:
-    link: CellALink = linked(BridgedUpstream(server))
+    link: CellALink = linked(bridged(server))
     return link
 
 
@@ -87,7 +88,7 @@ def post(link: CellALink, method: str, params: dict[str, Any] | None = None, num
 
 def test_the_era_is_remembered_and_doubted_when_a_call_says_so() -> None:
     server = Server()
-    bridge = BridgedUpstream(server)
+    bridge = bridged(server)
     linked(bridge)
     assert server.asked == ["legacy", "modern"]
     link = linked(bridge)

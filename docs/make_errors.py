@@ -89,7 +89,7 @@ ADVICE = {
     "upstream-": "Look at the protected server and at Doorward's log; try again later.",
     "upstream-backoff": "The server exits again and again; its last lines on stderr are in the log. Wait.",
     "upstream-changed": "Connect again.",
-    "upstream-era": "Use a client that also speaks the older protocol era; only that direction is translated.",
+    "upstream-era": "The server changed what it speaks on the way; send the request again.",
     "upstream-not-mcp": "Make the server write nothing but MCP on stdout; its banner belongs on stderr.",
     "upstream-start": "See the log for the server's last words; try the command with `doorward doctor`.",
     "upstream-too-many": "End sessions, or wait until idle processes end.",

@@ -49,6 +49,8 @@ import drivers. `settings.py` is read by `app`, `cli` and `range`; every other r
 | snapshot | settings, keys and revocations as a worker knows them, with a generation number |
 | generation | which snapshot is in force; a worker with an older one refuses |
 | federated | of all servers as one, at `/mcp`; names then carry the server's configured name |
+| cell | eras of client and server of one call, such as `legacy-modern`; translated where they differ |
+| park | where a call waits for its client to come back with an answer |
 | era | legacy (revisions up to 2025-11-25, with sessions) or modern (2026-07-28, without) |
 
 ## Rooms

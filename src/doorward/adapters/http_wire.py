@@ -252,7 +252,8 @@ class ServerWire(asyncio.Protocol):
         self._used = True
         sink = exchange.finish()
         if keep and not self.transport.is_closing():
-            self.resume()
+            if self._stopped:
+                self.resume()
             self._pool.release(exchange, self)
         else:
             self._pool.release(exchange, None)

@@ -14,8 +14,10 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+from doorward.adapters.ledger_ahead import AHEAD_FILES, Ahead, drop_unpublished
 from doorward.adapters.ledger_disk import place_file, sync_folder, write_all
 from doorward.adapters.ledger_publish import (
     Batch,
@@ -97,6 +99,7 @@ class LedgerWriter:
         self._loop: asyncio.AbstractEventLoop
         self._sync_thread = ThreadPoolExecutor(1, "ledger-sync")
         self._file_thread = ThreadPoolExecutor(1, "ledger-files")
+        self._ahead = Ahead(self._folder, self._scratch, self._file_thread)
 
     @property
     def unsigned_seconds(self) -> float:
@@ -172,6 +175,8 @@ class LedgerWriter:
     def _integrate(self, entries: list[bytes]) -> None:
         self._batch.add(entries)
         self._tree.extend(entries, self._batch.finish)
+        if self._batch.whole >= AHEAD_FILES:
+            self._ahead.put(self._batch.take_whole())
 
     # -- syncing ------------------------------------------------------------------------------------------------
 
@@ -238,6 +243,9 @@ class LedgerWriter:
         try:
             self._open()
             await self.publish()
+            drop_unpublished(
+                self._folder, self.published
+            )  # only now: the signer knows the log to be no older
         except OSError as error:
             self._let_go()
             raise self._fail("ledger-write", error) from error
@@ -332,9 +340,10 @@ class LedgerWriter:
             kept = partials_of(size) | partials_of(self.published)
             stale = self._partials - kept
             try:
-                await self._loop.run_in_executor(
-                    self._file_thread, write_batch, self._folder, self._scratch, files
-                )
+                unsynced = await self._ahead.settle()
+                write = partial(write_batch, self._folder, self._scratch, files, others_unsynced=unsynced)
+                await self._loop.run_in_executor(self._file_thread, write)
+                self._ahead.synced()
                 await self._until_synced()
                 note = await self._sign(self.origin, size, root)
                 await self._loop.run_in_executor(
@@ -365,7 +374,8 @@ class LedgerWriter:
     async def close(self) -> None:
         """Publish what is left and let go. Raises StoreError when that fails; it is closed all the same."""
         if self._ticker is not None:
-            self._ticker.cancel()
+            async with self._publishing:
+                self._ticker.cancel()  # never within a publication: the files that it has taken would be lost
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticker
         try:

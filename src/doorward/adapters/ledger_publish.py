@@ -35,6 +35,16 @@ class Batch:
         """Take a hash tile that became full."""
         self._tiles.append((TileName(level, index), b"".join(hashes)))
 
+    @property
+    def whole(self) -> int:
+        """How many whole files wait to be written."""
+        return len(self._tiles)
+
+    def take_whole(self) -> list[tuple[str, bytes]]:
+        """The whole files so far: (path, content)."""
+        tiles, self._tiles = self._tiles, []
+        return [(name.path, content) for name, content in tiles]
+
     def take(self, tree: Tree) -> list[tuple[str, bytes]]:
         """All files that a checkpoint over ``tree`` needs and that are not written yet: (path, content)."""
         self.first = False
@@ -47,9 +57,11 @@ class Batch:
         return [(name.path, content) for name, content in tiles]
 
 
-def write_batch(folder: Path, scratch: Path, files: list[tuple[str, bytes]]) -> None:
-    """Write files durably; raises OSError."""
-    many = len(files) > FEW_FILES
+def write_batch(
+    folder: Path, scratch: Path, files: list[tuple[str, bytes]], *, others_unsynced: bool = False
+) -> None:
+    """Write files durably, and make durable what was written before without syncing; raises OSError."""
+    many = others_unsynced or len(files) > FEW_FILES
     touched: set[Path] = set()
     for path, content in files:
         target = folder / path

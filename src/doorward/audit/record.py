@@ -158,6 +158,28 @@ class Records:
             f'"request_digest":"{request_digest}"{rest}}}'
         ).encode()
 
+    def allowed(self, key: tuple[str, ...], event: str, at: float, request_digest: str) -> bytes:
+        """The record of a call that nothing was said against: what ``decision`` writes, for most calls.
+
+        ``key``: era, tenant, principal, client, server, method, item, session, address and pin.
+        """
+        constant = self._parts.get(key) or self._constant(key)
+        return (
+            f'{{"record":"decision","event":"{event}","time":"{self._time(at)}",{constant},'
+            f'"request_digest":"{request_digest}","verdict":"allow"}}'
+        ).encode()
+
+    def ended(
+        self, event: str, at: float, outcome: str, upstream_requests: int, duration_us: int,
+        response_digest: str, http_status: int, code: int,
+    ) -> bytes:  # fmt: skip
+        """The record of a call that ended without a refusal or note: what ``outcome`` writes, for most calls."""
+        return (
+            f'{{"record":"outcome","event":"{event}","time":"{self._time(at)}","log":{self._log_part},'
+            f'"outcome":"{outcome}","upstream_requests":{upstream_requests:d},"response_digest":"{response_digest}",'
+            f'"duration_us":{duration_us:d},"http_status":{http_status:d},"code":{code:d}}}'
+        ).encode()
+
     def _rest(
         self,
         verdict: str,

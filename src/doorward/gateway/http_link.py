@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from doorward import __version__
@@ -35,6 +36,12 @@ def _nothing() -> None:
     """Cancel what is over."""
 
 
+@lru_cache(64)
+def _media_type(field: str) -> str:
+    """A Content-Type without its parameters; servers send the same few again and again."""
+    return field.split(";", 1)[0].strip().lower()
+
+
 class HttpExchange:
     """One POST or GET on an upstream, as an HTTP sink that feeds a message sink."""
 
@@ -59,7 +66,7 @@ class HttpExchange:
 
     def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
-        kind = head.fields.get("content-type", "").split(";", 1)[0].strip().lower()
+        kind = _media_type(head.fields.get("content-type", ""))
         if head.status == 200:
             self._link.saw(self._message, head)
             if kind == "text/event-stream":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from doorward.base.errors import CallerError, UpstreamError
@@ -107,6 +108,31 @@ class CommonSink:
             self._desk.end_session(self._session)
 
 
+def _route(exchange: Exchange) -> None:
+    """Send a judged request of a session where it belongs."""
+    call, desk, session = exchange.call, exchange.desk, exchange.session
+    if session is None:
+        exchange.go(UpstreamError("upstream-absent", _ABSENT))
+    elif call.message.method == "ping":
+        pong = Message("response", "", call.message.id, None, {"jsonrpc": "2.0", "id": None, "result": {}})
+        exchange.answer_locally(pong)
+    elif names_task(call.message) and call.message is call.sent:
+        exchange.refuse(NOT_THEIRS)
+    elif call.server == FEDERATED and is_addressed(call.message.method):
+        exchange.refuse_unknown("no such server in the name")
+    elif call.server == FEDERATED:
+        # Asked anew for each server: policy may have changed since the session began.
+        method = call.message.method
+        links = {
+            name: link
+            for name, link in session.links.items()
+            if desk.may_ask(call.principal, method, name, "")
+        }
+        exchange.go(FanLink(desk, exchange, links, "legacy"))
+    else:
+        exchange.go(session.links.get(call.server) or UpstreamError("upstream-absent", _ABSENT))
+
+
 class LegacyFace:
     """Serve requests of legacy clients whose sessions live in this worker."""
 
@@ -140,11 +166,23 @@ class LegacyFace:
             raise CallerError("id-in-use", "This request id is in use in this session already.")
         exchange = Exchange(desk, call, responder, body, session)
         if call.server != FEDERATED:
-            federated = renamer(call.server) if session.endpoint == FEDERATED else None
-            sealer = desk.tasks.sealer(session.principal, call.server, message.method, session)
-            exchange.rename = both(federated, sealer)
-        exchange.route = self._route_of(desk, session)
+            exchange.rename = self._rename_of(desk, session, call.server, message.method)
+        exchange.route = _route
         return exchange.start()
+
+    @staticmethod
+    def _rename_of(desk: Desk, session: Session, server: str, method: str) -> Callable[[Message], None]:
+        """What gives a server's replies the names that this client knows; kept for calls, which are most."""
+        if method == "tools/call":
+            kept = session.call_renames.get(server)
+            if kept is not None and kept[0] is desk:
+                return kept[1]
+        federated = renamer(server) if session.endpoint == FEDERATED else None
+        sealer = desk.tasks.sealer(session.principal, server, method, session)
+        rename = sealer if federated is None else both(federated, sealer)
+        if method == "tools/call":
+            session.call_renames[server] = (desk, rename)
+        return rename
 
     @staticmethod
     def missing(head: Head) -> Reply:
@@ -180,32 +218,6 @@ class LegacyFace:
         call.capabilities = declared
         call.item = item_of(message)
         return call
-
-    def _route_of(self, desk: Desk, session: Session) -> Any:
-        def route(exchange: Exchange) -> None:
-            call = exchange.call
-            if call.message.method == "ping":
-                pong = Message(
-                    "response", "", call.message.id, None, {"jsonrpc": "2.0", "id": None, "result": {}}
-                )
-                exchange.answer_locally(pong)
-            elif names_task(call.message) and call.message is call.sent:
-                exchange.refuse(NOT_THEIRS)
-            elif call.server == FEDERATED and is_addressed(call.message.method):
-                exchange.refuse_unknown("no such server in the name")
-            elif call.server == FEDERATED:
-                # Asked anew for each server: policy may have changed since the session began.
-                method = call.message.method
-                links = {
-                    name: link
-                    for name, link in session.links.items()
-                    if desk.may_ask(call.principal, method, name, "")
-                }
-                exchange.go(FanLink(desk, exchange, links, "legacy"))
-            else:
-                exchange.go(session.links.get(call.server) or UpstreamError("upstream-absent", _ABSENT))
-
-        return route
 
     def _notify(self, desk: Desk, call: Call, session: Session, responder: Responder, body: bytes) -> None:
         message = call.message

@@ -34,7 +34,7 @@ class Recorder:
         self._records = Records(log, digest_key)
         self._clock = clock
         self._ids = ids
-        self._requests: dict[tuple[str, str, str, str], int] = {}
+        self._requests: dict[tuple[str, str, str, int], int] = {}
         self._durations = [0] * (len(_BUCKETS_US) + 1)
         self._duration_sum_us = 0
         self._refusals: dict[str, int] = {}
@@ -54,6 +54,12 @@ class Recorder:
     def decision(self, call: Call, request_digest: str, cell: str = "") -> None:
         """A call may go on; ``cell`` says the eras of client and server."""
         who = call.principal
+        if not call.notes:
+            method = call.message.method or "response"
+            key = (call.era, who.tenant, who.subject, who.client, call.server, method, call.item,
+                   call.session, call.address, "")  # fmt: skip
+            self._journal.append(self._records.allowed(key, call.event, self._clock.now(), request_digest))
+            return
         self._journal.append(
             self._records.decision(
                 event=call.event,
@@ -69,7 +75,7 @@ class Recorder:
                 session=call.session,
                 address=call.address,
                 request_digest=request_digest,
-                verdict="note" if call.notes else "allow",
+                verdict="note",
                 notes=call.notes,
             )
         )
@@ -117,6 +123,15 @@ class Recorder:
         duration_us = (time.monotonic_ns() - exchange.started_ns) // 1000
         self._count(call.server, call.message.method, "allow" if ruling is None else "refuse", status)
         self._observe(duration_us)
+        if ruling is None and not call.notes:
+            response_digest = self.digest(body) if body else ""
+            self._journal.append(
+                self._records.ended(
+                    call.event, self._clock.now(), outcome, exchange.upstream_requests, duration_us,
+                    response_digest, status, code,
+                )
+            )  # fmt: skip
+            return
         refused = {}
         if ruling is not None:
             self._count_refusal(ruling.slug, call.event, crashed=ruling.crashed)
@@ -280,10 +295,10 @@ class Recorder:
     # -- numbers ------------------------------------------------------------------------------------------------
 
     def _count(self, server: str, method: str, verdict: str, status: int) -> None:
-        key = (server, method, verdict, str(status))
+        key = (server, method, verdict, status)
         seen = self._requests.get(key)
         if seen is None and len(self._requests) >= _SERIES_COUNT:
-            key, seen = ("", "other", verdict, "0"), self._requests.get(("", "other", verdict, "0"))
+            key, seen = ("", "other", verdict, 0), self._requests.get(("", "other", verdict, 0))
         self._requests[key] = (seen or 0) + 1
 
     def _count_refusal(self, slug: str, event: str, *, crashed: bool = False) -> None:
@@ -299,7 +314,7 @@ class Recorder:
     def numbers(self) -> dict[str, Any]:
         """Counters since the start of this worker."""
         return {
-            "requests": [[*key, count] for key, count in self._requests.items()],
+            "requests": [[*key, str(status), count] for (*key, status), count in self._requests.items()],
             "refusals": dict(self._refusals),
             "crashes": dict(self._crashes),
             "last_events": dict(self._last_events),

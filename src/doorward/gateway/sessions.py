@@ -22,7 +22,7 @@ from doorward.base.errors import CallerError
 from doorward.gateway.ports import Link
 from doorward.gateway.streams import Stream, parse_event_id
 from doorward.identity.principal import Principal
-from doorward.protocol.message import MessageId
+from doorward.protocol.message import Message, MessageId
 
 _NONCE_BYTES = 12
 _AAD = b"doorward session 1"
@@ -88,6 +88,8 @@ class Session:
             MessageId, str
         ] = {}  # live progress tokens, and whose call each is ("": all servers')
         self.own_tasks: set[tuple[str, str]] = set()  # (server, its id) of the tasks made in this session
+        # server -> (desk, what renames its replies to calls): of the servers in use only
+        self.call_renames: dict[str, tuple[Any, Callable[[Message], None]]] = {}
         self.asked: dict[str, Asked] = {}
         self.streams: dict[str, Stream] = {}
         self.common = Stream("c")  # what servers say on their own
@@ -174,6 +176,7 @@ class Session:
         if self.is_over:
             return
         self.is_over = True
+        self.call_renames.clear()  # they point back here
         for cancel in self.listening.values():
             cancel()
         for flight in list(self.flights.values()):

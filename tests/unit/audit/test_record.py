@@ -158,3 +158,24 @@ def test_the_cache_of_constant_parts_is_bounded() -> None:
     for number in range(9_000):
         call(records, item=str(number))
     assert len(records._parts) <= 4_096
+
+
+@given(
+    key=st.tuples(*[st.text(max_size=300)] * 10),
+    at=st.floats(0, 4e9),
+    numbers=st.tuples(*[st.integers(0, 10**9)] * 4),
+)
+def test_the_short_ways_write_what_the_long_ones_write(
+    key: tuple[str, ...], at: float, numbers: tuple[int, int, int, int]
+) -> None:
+    records = Records("lab/doorward/x/w0", bytes(32))
+    era, tenant, principal, client, server, method, item, session, address, pin = key
+    assert records.allowed(key, "E1", at, "b3k:1") == Records("lab/doorward/x/w0", bytes(32)).decision(
+        event="E1", at=at, era=era, tenant=tenant, principal=principal, client=client, server=server, method=method,
+        item=item, session=session, address=address, pin=pin, request_digest="b3k:1",
+    )  # fmt: skip
+    requests, duration, status, code = numbers
+    assert records.ended("E1", at, "ok", requests, duration, "b3k:2", status, code) == records.outcome(
+        event="E1", at=at, outcome="ok", upstream_requests=requests, duration_us=duration, response_digest="b3k:2",
+        http_status=status, code=code,
+    )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.talks import talk
 
 from doorward.base.errors import UpstreamError
 from doorward.gateway import cell_a_listen
@@ -16,7 +17,6 @@ from doorward.protocol.envelope import error, message_of, notification, request,
 from doorward.protocol.message import Message
 
 ACK = notification("notifications/subscriptions/acknowledged", {})
-from tests.talks.talk import bridged
 
 
 class Server:
@@ -76,7 +76,7 @@ def linked(bridge: BridgedUpstream) -> Any:
 
 
 def bridged(server: Server) -> CellALink:
-    link: CellALink = linked(bridged(server))
+    link: CellALink = linked(talk.bridged(server))
     return link
 
 
@@ -88,7 +88,7 @@ def post(link: CellALink, method: str, params: dict[str, Any] | None = None, num
 
 def test_the_era_is_remembered_and_doubted_when_a_call_says_so() -> None:
     server = Server()
-    bridge = bridged(server)
+    bridge = talk.bridged(server)
     linked(bridge)
     assert server.asked == ["legacy", "modern"]
     link = linked(bridge)

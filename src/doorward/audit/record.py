@@ -161,7 +161,7 @@ class Records:
     def allowed(self, key: tuple[str, ...], event: str, at: float, request_digest: str) -> bytes:
         """The record of a call that nothing was said against: what ``decision`` writes, for most calls.
 
-        ``key``: era, tenant, principal, client, server, method, item, session, address and pin.
+        ``key``: era, cell, tenant, principal, client, server, method, item, session, address and pin.
         """
         constant = self._parts.get(key) or self._constant(key)
         return (

@@ -56,7 +56,7 @@ class Recorder:
         who = call.principal
         if not call.notes:
             method = call.message.method or "response"
-            key = (call.era, who.tenant, who.subject, who.client, call.server, method, call.item,
+            key = (call.era, cell, who.tenant, who.subject, who.client, call.server, method, call.item,
                    call.session, call.address, "")  # fmt: skip
             self._journal.append(self._records.allowed(key, call.event, self._clock.now(), request_digest))
             return

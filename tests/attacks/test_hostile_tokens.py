@@ -80,7 +80,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "issuer in capitals": {"iss": URL.upper()},
     "issuer as a list": {"iss": [URL]},
     "no issuer": {"iss": ...},
-    "T-11 audience of another server": {"aud": f"{URL}/tickets/mcp"},
+    "T-10 audience of another server": {"aud": f"{URL}/tickets/mcp"},
     "audience of the whole gateway": {"aud": f"{URL}/mcp"},
     "audience is the bare host": {"aud": URL},
     "audience with a slash": {"aud": RESOURCE + "/"},
@@ -127,7 +127,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "account made up in other words": {"doorward_created": "true"},
 }
 HEADERS: dict[str, dict[str, Any]] = {
-    "T-08 algorithm none": {"alg": "none"},
+    "T-12 algorithm none": {"alg": "none"},
     "algorithm None": {"alg": "None"},
     "no algorithm": {"alg": ...},
     "algorithm RS256": {"alg": "RS256"},

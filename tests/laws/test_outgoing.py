@@ -10,10 +10,35 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "doorward"
 FILES = sorted(SOURCE.rglob("*.py"))
 CLIENTS = frozenset(
-    ["http.client", "urllib.request", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "aiohttp", "urllib3", "ftplib", "smtplib", "telnetlib", "xmlrpc.client", "websockets"]
+    [
+        "http.client",
+        "urllib.request",
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
+        "requests",
+        "aiohttp",
+        "urllib3",
+        "ftplib",
+        "smtplib",
+        "telnetlib",
+        "xmlrpc.client",
+        "websockets",
+    ]
 )
 CALLS = frozenset(
-    ["open_connection", "create_connection", "urlopen", "urlretrieve", "getaddrinfo", "gethostbyname", "gethostbyname_ex", "sock_connect", "PyJWKClient"]
+    [
+        "open_connection",
+        "create_connection",
+        "urlopen",
+        "urlretrieve",
+        "getaddrinfo",
+        "gethostbyname",
+        "gethostbyname_ex",
+        "sock_connect",
+        "PyJWKClient",
+    ]
 )
 ON_PURPOSE = {
     "adapters/admin_client.py": {"http.client"},  # our own admin socket, a file

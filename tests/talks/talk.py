@@ -298,6 +298,7 @@ class Talk:
             clock=self.clock,
             ids=ids,
             relay=relay,
+            parks=ParkSeal(seal_key, Seat(worker, b"incarnat")),
             is_ready=lambda: True,
         )
 

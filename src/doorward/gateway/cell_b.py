@@ -14,7 +14,7 @@ from doorward.controls.gate_server_requests import KINDS
 from doorward.gateway.cell_b_call import ParkedCall
 from doorward.gateway.desk import DeafSink
 from doorward.gateway.handshakes import speaks_known, unknown_version
-from doorward.gateway.parks import ParkSeal, digest_of
+from doorward.gateway.parks import STATE_INVALID, ParkSeal, digest_of
 from doorward.gateway.ports import Cancel, Later, Link, Sink
 from doorward.protocol import cell_b, codes
 from doorward.protocol.envelope import error, notification, request, response
@@ -199,7 +199,7 @@ class ModernClientLink:
         handle = self._seal.open(state, self._bound + digest_of(message))
         call = self._parks.pop(handle, None) if handle is not None else None
         if call is None:  # made up, another caller's or request's, too old, or used before: all the same
-            sink.message(error(message.id, codes.INVALID_PARAMS, "The requestState is not valid (any more)."))
+            sink.message(error(message.id, codes.INVALID_PARAMS, STATE_INVALID))
             sink.done()
             return _nothing
         return call.resume(message, sink)

@@ -18,7 +18,7 @@ from doorward.gateway import answers
 from doorward.gateway.desk import caller_of
 from doorward.gateway.legacy_face import LegacyFace
 from doorward.gateway.modern_face import ModernFace
-from doorward.gateway.parks import ParkSeal
+from doorward.gateway.parks import STATE_INVALID, ParkSeal
 from doorward.gateway.pipeline import Ruling
 from doorward.gateway.ports import Reply, Responder
 from doorward.gateway.recorder import Recorder
@@ -27,6 +27,7 @@ from doorward.gateway.routes import FEDERATED
 from doorward.gateway.sessions import Seat, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
 from doorward.identity.principal import LOCAL
+from doorward.protocol import codes
 from doorward.protocol.envelope import parse_message
 from doorward.protocol.legacy import classify, is_modern
 from doorward.protocol.message import Message
@@ -180,7 +181,7 @@ class Gateway:
             if era == "modern":
                 keeper = self._keeper(message)
                 if keeper is not None:
-                    return self._hand_to(keeper, head, body, responder)
+                    return self._hand_to(keeper, head, body, responder, _call_gone(message))
                 return self._modern.post(snapshot.desk, head, message, body, responder, event)
             session = self._legacy.session_of(head, caller_of(head))
             if session is None and message.method != "initialize" and self._is_elsewhere(head):
@@ -227,16 +228,25 @@ class Gateway:
         return owner if owner is not None and owner.worker != self.table.seat.worker else None
 
     def _hand_over(self, head: Head, body: bytes, responder: Responder) -> None:
-        self._hand_to(self.table.owner(head.fields.get("mcp-session-id", "")), head, body, responder)
+        owner = self.table.owner(head.fields.get("mcp-session-id", ""))
+        self._hand_to(owner, head, body, responder, self._owner_gone)
 
-    def _hand_to(self, owner: Seat | None, head: Head, body: bytes, responder: Responder) -> None:
-        client = RelayingClient(responder, self._owner_gone)
+    def _hand_to(
+        self,
+        owner: Seat | None,
+        head: Head,
+        body: bytes,
+        responder: Responder,
+        gone: Callable[[Responder, bool], None],
+    ) -> None:
+        """``gone(responder, started)`` answers when the owner is not there (any more)."""
+        client = RelayingClient(responder, gone)
         if (
             owner is None
             or self._relay is None
             or not self._relay(owner.worker, pack(head, body, responder.address), client)
         ):
-            responder.answer(self._legacy.missing(head))
+            gone(responder, False)
 
     def _owner_gone(self, responder: Responder, started: bool) -> None:  # noqa: FBT001 - a callback of the relay
         """The worker that owned the session died: the client learns that its session is over (SF-24)."""
@@ -272,3 +282,15 @@ class Gateway:
                 answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None)
             )
         return None
+
+
+def _call_gone(message: Message) -> Callable[[Responder, bool], None]:
+    """The answer to a client that comes back for a call whose worker has died: as for any state that opens nothing."""
+
+    def gone(responder: Responder, started: bool) -> None:  # noqa: FBT001 - a callback of the relay
+        if started:
+            return responder.abort()
+        body = answers.error_body(message.id, codes.INVALID_PARAMS, STATE_INVALID)
+        return responder.answer(Reply(200, answers.JSON_FIELDS, body))
+
+    return gone

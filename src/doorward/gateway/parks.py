@@ -21,6 +21,7 @@ from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Message
 
 PARK_SECONDS = 240.0  # a person may take as long; the call itself may last a minute more
+STATE_INVALID = "The requestState is not valid (any more)."
 _PREFIX = "dwp."
 _NONCE_BYTES = 12
 _STATE_CHARS = 400

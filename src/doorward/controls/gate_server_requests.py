@@ -104,16 +104,22 @@ class GateServerRequests(Control):
             return "a request that servers may not send"
         if kind not in self._allow.get(server, frozenset()):
             return f"{kind} not allowed for this server"
-        declared = capabilities.get(kind)
-        if not isinstance(declared, dict):
-            return f"{kind} not declared by the client"
-        members = params if isinstance(params, dict) else {}
-        if kind == "elicitation":
-            return _elicitation_fault(members.get("mode", "form"), declared)
-        uses_tools = "tools" in members or "toolChoice" in members
-        if kind == "sampling" and uses_tools and not isinstance(declared.get("tools"), dict):
-            return "sampling with tools not declared by the client"
-        return ""
+        return question_fault(method, params, capabilities)
+
+
+def question_fault(method: str, params: object, capabilities: Mapping[str, Any]) -> str:
+    """Why a client that declared ``capabilities`` may not be asked this, or "" (MR-04)."""
+    kind = KINDS.get(method)
+    declared = capabilities.get(kind) if kind is not None else None
+    if not isinstance(declared, dict):
+        return f"{kind or 'this'} not declared by the client"
+    members = params if isinstance(params, dict) else {}
+    if kind == "elicitation":
+        return _elicitation_fault(members.get("mode", "form"), declared)
+    uses_tools = "tools" in members or "toolChoice" in members
+    if kind == "sampling" and uses_tools and not isinstance(declared.get("tools"), dict):
+        return "sampling with tools not declared by the client"
+    return ""
 
 
 def _elicitation_fault(mode: object, declared: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from doorward.base.errors import UpstreamError
 from doorward.controls.gate_server_requests import KINDS
-from doorward.gateway.cell_b_call import ParkedCall
+from doorward.gateway.cell_b_call import SESSION_GONE, ParkedCall
 from doorward.gateway.desk import DeafSink
 from doorward.gateway.handshakes import speaks_known, unknown_version
 from doorward.gateway.parks import STATE_INVALID, ParkSeal, digest_of
@@ -85,6 +85,10 @@ class ModernClientLink:
 
     def post(self, message: Message, sink: Sink) -> Cancel:
         """See ``gateway.ports.Link``."""
+        return self.post_as(message, sink, is_second=False)
+
+    def post_as(self, message: Message, sink: Sink, *, is_second: bool) -> Cancel:
+        """Send a request for the first time, or for the second after an earlier session was lost."""
         self.is_used = True
         if message.kind != "request":
             sink.done()
@@ -93,14 +97,14 @@ class ModernClientLink:
         if state is not None:
             return self._come_back(state, message, sink)
         if self._is_ready:
-            return self._serve(message, sink)
-        waiting = _Waiting()
+            return self._serve(message, sink, is_second=is_second)
+        waiting = _Waiting(is_second)
         self._waiting.append((message, sink, waiting))
         if len(self._waiting) == 1:
             self._shake(cell_b.meta_of(message).get(CLIENT_INFO_KEY))
         return waiting.cancel
 
-    def _serve(self, message: Message, sink: Sink) -> Cancel:
+    def _serve(self, message: Message, sink: Sink, *, is_second: bool) -> Cancel:
         if message.method == "server/discover":
             result = cell_b.discovery_of(self.handshake)
             cell_b.to_modern_result(message.method, result, self.server_info)
@@ -112,14 +116,15 @@ class ModernClientLink:
         if message.method == "subscriptions/listen":
             return self._subscribe(message, sink)
         self._set_level(str(cell_b.meta_of(message).get(LOG_LEVEL_KEY, "")))
-        call = ParkedCall(self, message, sink)
+        call = ParkedCall(self, message, sink, is_second=is_second)
         self._calls.add(call)
         if self._may_be_asked and call.may_ask:
             self._hear()
         return call.start()
 
     def _set_level(self, level: str) -> None:
-        if level and level != self._log_level and "logging" in (self.handshake.get("capabilities") or {}):
+        is_finer = not self._log_level or cell_b.severity(level) < cell_b.severity(self._log_level)
+        if level and is_finer and "logging" in (self.handshake.get("capabilities") or {}):
             self._log_level = level
             self.send(request(self.number(), "logging/setLevel", {"level": level}), DeafSink())
 
@@ -132,11 +137,25 @@ class ModernClientLink:
         """See ``gateway.ports.Link``."""
         if not self.is_over:
             self.is_over = True
+            problem = UpstreamError("stopped", "The session with the protected server ended.")
             for call in list(self._calls):
-                call.cancel()
+                call.stop(problem)
+            self._fail_waiting(problem)
+            self._fail_ears(problem)
             if self._hearing is not None:
                 self._hearing()
             self._inner.close()
+
+    def _fail_waiting(self, problem: UpstreamError) -> None:
+        waiting, self._waiting = self._waiting, []
+        for _, sink, place in waiting:
+            if not place.is_cancelled:
+                sink.failed(problem)
+
+    def _fail_ears(self, problem: UpstreamError) -> None:
+        ears, self._ears = self._ears, {}
+        for ear in ears:
+            ear.fail(problem)
 
     # -- the handshake ------------------------------------------------------------------------------------------
 
@@ -158,17 +177,15 @@ class ModernClientLink:
         waiting, self._waiting = self._waiting, []
         for message, sink, place in waiting:
             if not place.is_cancelled:
-                place.go(self._serve(message, sink))
+                place.go(self._serve(message, sink, is_second=place.is_second))
         return None
 
     def not_agreed(self, problem: UpstreamError) -> None:
         """There is no session: whoever waits hears why, and the next request tries anew."""
         self.is_over = True
         self._doubt(problem)
-        waiting, self._waiting = self._waiting, []
-        for _, sink, place in waiting:
-            if not place.is_cancelled:
-                sink.failed(problem)
+        self._inner.close()
+        self._fail_waiting(problem)
 
     # -- for calls ----------------------------------------------------------------------------------------------
 
@@ -204,13 +221,16 @@ class ModernClientLink:
             return _nothing
         return call.resume(message, sink)
 
-    def replace(self, message: Message, sink: Sink) -> bool:
-        """The server has lost the session: send a request that it has not run over a new one, once."""
-        if self.is_over:
-            return False
-        self.is_over = True
+    def replace(self, message: Message, sink: Sink) -> None:
+        """The server has lost the session: send a request that it has not run over a new one."""
+        self.lost()
         self._again(message, sink)
-        return True
+
+    def lost(self) -> None:
+        """The server does not know the session any more: who listens in it has to listen anew."""
+        if not self.is_over:
+            self.is_over = True
+            self._fail_ears(UpstreamError(SESSION_GONE, "The protected server ended the session."))
 
     # -- subscriptions ------------------------------------------------------------------------------------------
 
@@ -264,6 +284,9 @@ class ModernClientLink:
                 return asking[0].asked(message)
             refusal = error(message.id, codes.METHOD_NOT_FOUND, "Nobody can be asked outside of a call.")
             self.send(refusal if message.method != "ping" else response(message.id or 0, {}), DeafSink())
+        elif message.method == "notifications/progress":
+            for call in list(self._calls):  # the token is ours, so it is one call's at most
+                call.message(message)
         elif message.kind == "notification":
             for ear in list(self._ears):
                 ear.hear(message)
@@ -281,7 +304,8 @@ class ModernClientLink:
 class _Waiting:
     """A request that waits for the handshake; its cancel works before and after."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_second: bool) -> None:  # noqa: FBT001 - one word about the request
+        self.is_second = is_second
         self.is_cancelled = False
         self._cancel: Cancel = _nothing
 
@@ -347,6 +371,10 @@ class _Subscription:
         """The client closed its stream."""
         self._link.left(self)
 
+    def fail(self, problem: UpstreamError) -> None:
+        """There is nothing to hear any more."""
+        self._sink.failed(problem)
+
 
 class _Ear(DeafSink):
     """The sink for the server's own stream."""
@@ -362,4 +390,7 @@ class _Ear(DeafSink):
         self._link.deaf()
 
     def failed(self, error: UpstreamError) -> None:
-        self._link.deaf()
+        if error.code == SESSION_GONE:
+            self._link.lost()
+        else:
+            self._link.deaf()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from doorward.base.errors import UpstreamError
-from doorward.controls.gate_server_requests import KINDS
+from doorward.controls.gate_server_requests import question_fault
 from doorward.gateway.desk import DeafSink
 from doorward.gateway.parks import PARK_SECONDS
 from doorward.gateway.ports import Cancel, Sink
@@ -33,7 +33,11 @@ def _nothing() -> None:
 class ParkedCall:
     """A request under way at the server. Between a question and its answer it has no client: it is parked."""
 
-    def __init__(self, link: ModernClientLink, message: Message, sink: Sink) -> None:
+    def __init__(
+        self, link: ModernClientLink, message: Message, sink: Sink, *, is_second: bool = False
+    ) -> None:
+        """``is_second``: an earlier session was lost before the server ran it."""
+        self._is_second = is_second
         self._link = link
         self._message = message
         self._sink: Sink | None = sink
@@ -74,6 +78,13 @@ class ParkedCall:
             params = {"requestId": self._number, "reason": "The client went away."}
             self._link.send(notification("notifications/cancelled", params), DeafSink())
             self._cancel()
+
+    def stop(self, problem: UpstreamError) -> None:
+        """The session ends from our side: the server is told, and so is the client if there is one."""
+        sink, over = self._sink, self._is_over
+        self.cancel()
+        if sink is not None and not over:
+            sink.failed(problem)
 
     def _end(self) -> None:
         self._is_over = True
@@ -126,13 +137,10 @@ class ParkedCall:
             self._failure = problem
             return
         self._end()
-        if (
-            problem.code == SESSION_GONE
-            and self._asked_count == 0
-            and self._link.replace(self._message, sink)
-        ):
-            return  # a server that does not know its session has not run the request
-        sink.failed(problem)
+        if problem.code == SESSION_GONE and self._asked_count == 0 and not self._is_second:
+            self._link.replace(self._message, sink)  # a server that knows no session has not run the request
+        else:
+            sink.failed(problem)
 
     # -- from the server ----------------------------------------------------------------------------------------
 
@@ -144,17 +152,18 @@ class ParkedCall:
         if message.method == "notifications/progress":
             if self._token is not None and params.get("progressToken") == self._number:
                 sink.message(notification(message.method, {**params, "progressToken": self._token}))
-        elif message.method == "notifications/message" and LOG_LEVEL_KEY in cell_b.meta_of(self._message):
-            sink.message(message)
+        elif message.method == "notifications/message":
+            wanted = cell_b.meta_of(self._message).get(LOG_LEVEL_KEY)
+            if wanted is not None and cell_b.severity(params.get("level")) >= cell_b.severity(wanted):
+                sink.message(message)
 
     def asked(self, message: Message) -> None:
         """The server puts a question to the client of this call: it waits until the client comes back with the answer."""
         if message.method == "ping" and message.id is not None:
             self._link.send(response(message.id, {}), DeafSink())
             return
-        kind = KINDS.get(message.method)
-        full = len(self._pending) >= _PENDING_COUNT
-        if kind is None or kind not in self._link.capabilities or self._message.method not in _ASKING or full:
+        fault = question_fault(message.method, message.params, self._link.capabilities)
+        if fault or self._message.method not in _ASKING or len(self._pending) >= _PENDING_COUNT:
             refusal = error(message.id, codes.METHOD_NOT_FOUND, "This client cannot be asked that.")
             self._link.send(refusal, DeafSink())
             return

@@ -86,10 +86,10 @@ class Crossings:
 
     def _again(self, principal: str, capabilities: dict[str, Any], message: Message, sink: Sink) -> None:
         def found(link: Link | UpstreamError) -> None:
-            if isinstance(link, UpstreamError):
+            if isinstance(link, ModernClientLink):
+                link.post_as(message, sink, is_second=True)
+            elif isinstance(link, UpstreamError):
                 sink.failed(link)
-            else:
-                link.post(message, sink)
 
         self.find(principal, capabilities, found)
 

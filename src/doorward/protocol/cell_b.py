@@ -25,11 +25,17 @@ _RESOURCE_NOT_FOUND = -32002  # 2025-11-25 server/resources
 URL_ELICITATION = -32042  # 2025-11-25 client/elicitation
 _SERVED = ("tools", "resources", "prompts", "completions", "logging", "experimental")
 DISCOVERY_TTL_MS = 5_000
+_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 CHANGES = {
     "toolsListChanged": ("tools", "notifications/tools/list_changed"),
     "promptsListChanged": ("prompts", "notifications/prompts/list_changed"),
     "resourcesListChanged": ("resources", "notifications/resources/list_changed"),
 }
+
+
+def severity(level: object) -> int:
+    """How severe a log line is (RFC 5424, as both eras name the levels); unknown ones count as the least."""
+    return _LEVELS.index(level) if isinstance(level, str) and level in _LEVELS else 0
 
 
 def meta_of(message: Message) -> dict[str, Any]:

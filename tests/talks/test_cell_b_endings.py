@@ -1,0 +1,159 @@
+"""How what hangs on a session at a legacy server ends: nobody is left without an answer, and the server is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from doorward.base.errors import UpstreamError
+from doorward.gateway.bridge import BridgedUpstream
+from doorward.gateway.parks import ParkSeal
+from doorward.gateway.sessions import Seat
+from doorward.protocol.envelope import message_of
+from tests.talks.talk import Ear, PlayedServer, Talk
+
+CALL = {"name": "echo", "arguments": {"x": 1}}
+LISTEN = {"notifications": {"toolsListChanged": True}}
+LEVEL = "io.modelcontextprotocol/logLevel"
+FORMS: dict[str, Any] = {"elicitation": {}}
+GONE = UpstreamError("upstream-session-gone", "The protected server ended the session.")
+AGES = 1e9
+
+
+class Timers:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.left: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self, seconds: float, run: Callable[[], None]) -> Callable[[], None]:
+        item = (seconds, run)
+        self.left.append(item)
+        return lambda: self.left.remove(item) if item in self.left else None
+
+    def pass_by(self, seconds: float) -> None:
+        """Run what is due by then."""
+        for item in [one for one in self.left if one[0] <= seconds]:
+            if item in self.left:
+                self.left.remove(item)
+                item[1]()
+
+
+class Scene:
+    """A gateway before one legacy server that takes calls and says nothing for now."""
+
+    def __init__(self, capabilities: dict[str, Any] | None = None) -> None:
+        self.server = PlayedServer("legacy")
+        self.talk = Talk({"time": self.server}, allow_requests=("elicitation", "roots", "sampling"))
+        self.timers = Timers()
+        seal = ParkSeal(b"k" * 32, Seat(0, b"incarnat"))
+        self.bridge = BridgedUpstream(self.server, "time", seal, self.timers)
+        self.talk.gateway.snapshot.desk.upstreams["time"] = self.bridge
+        self.capabilities = capabilities or {}
+        self.modern("tools/list")
+        self.server.answers["tools/call"] = lambda _: None
+
+    def modern(self, method: str, params: Any = None, number: int = 1) -> Ear:
+        return self.talk.modern("time", method, params, id=number, capabilities=self.capabilities)
+
+    def say(self, method: str, params: dict[str, Any], **more: Any) -> None:
+        """The server says something about the last call."""
+        self.server.sinks[-1].message(
+            message_of({"jsonrpc": "2.0", "method": method, "params": params, **more})
+        )
+
+
+def test_every_call_of_a_lost_session_is_made_once_more() -> None:
+    scene = Scene()
+    ears = [scene.modern("tools/call", CALL, number) for number in (1, 2)]
+    sinks = scene.server.sinks[-2:]
+    del scene.server.answers["tools/call"]
+    for sink in sinks:
+        sink.failed(GONE)
+    assert all("result" in ear.json for ear in ears)
+    assert scene.server.methods().count("initialize") == 2
+
+
+def test_a_server_that_loses_every_session_is_not_asked_for_ever() -> None:
+    scene = Scene()
+    ear = scene.modern("tools/call", CALL)
+    scene.server.sinks[-1].failed(GONE)
+    scene.server.sinks[-1].failed(GONE)
+    assert "error" in ear.json
+    assert scene.server.methods().count("tools/call") == 2
+
+
+def test_a_subscription_ends_with_its_session_instead_of_going_deaf() -> None:
+    scene = Scene()
+    heard = scene.modern("subscriptions/listen", LISTEN, 9)
+    assert heard.messages()
+    scene.modern("tools/call", CALL)
+    scene.server.sinks[-1].failed(GONE)
+    assert heard.ended
+    again = scene.modern("subscriptions/listen", LISTEN, 10)
+    assert again.messages() and not again.ended
+
+
+def test_a_stream_that_finds_its_session_gone_ends_its_subscriptions() -> None:
+    scene = Scene()
+    heard = scene.modern("subscriptions/listen", LISTEN, 9)
+    scene.server.links[0].listeners[0].failed(GONE)
+    assert heard.ended
+
+
+def test_when_settings_take_a_server_away_nobody_waits_for_it() -> None:
+    scene = Scene()
+    ears = [scene.modern("tools/call", CALL), scene.modern("subscriptions/listen", LISTEN, 9)]
+    scene.bridge.close()
+    assert all(ear.ended for ear in ears)
+    assert scene.server.links[0].closed_by_us
+
+
+def test_a_refused_handshake_leaves_nothing_open() -> None:
+    server = PlayedServer("legacy")
+    server.answers["initialize"] = {"error": {"code": -32603, "message": "no"}}
+    talk = Talk({"time": server})
+    seal = ParkSeal(b"k" * 32, Seat(0, b"incarnat"))
+    talk.gateway.snapshot.desk.upstreams["time"] = BridgedUpstream(server, "time", seal, Timers())
+    assert "error" in talk.modern("time", "tools/list").json
+    assert all(link.closed_by_us for link in server.links)
+
+
+def test_a_question_that_the_client_cannot_take_is_answered_at_once_and_parks_nothing() -> None:
+    scene = Scene(FORMS)
+    ear = scene.modern("tools/call", CALL)
+    url = {"mode": "url", "message": "m", "url": "https://a.example/"}
+    scene.say("elicitation/create", url, id="q1")
+    scene.timers.pass_by(1)
+    assert not ear.ended
+    told = [message for message in scene.server.seen if message.kind == "response"]
+    assert [message.value["id"] for message in told] == ["q1"] and told[0].is_error
+
+
+def test_a_question_that_it_can_take_parks_and_is_given_up_when_nobody_comes_back() -> None:
+    scene = Scene(FORMS)
+    ear = scene.modern("tools/call", CALL)
+    scene.say("elicitation/create", {"message": "m", "requestedSchema": {"type": "object"}}, id="q1")
+    scene.timers.pass_by(1)
+    assert ear.json["result"]["resultType"] == "input_required"
+    assert "notifications/cancelled" not in scene.server.methods()
+    scene.timers.pass_by(AGES)
+    assert "notifications/cancelled" in scene.server.methods()
+
+
+def test_log_lines_below_the_wanted_level_are_left_out() -> None:
+    scene = Scene()
+    ear = scene.modern("tools/call", {**CALL, "_meta": {LEVEL: "error"}})
+    for level in ("debug", "info", "error", "alert"):
+        scene.say("notifications/message", {"level": level, "data": "d"})
+    assert [message["params"]["level"] for message in ear.messages()] == ["error", "alert"]
+
+
+def test_progress_on_the_servers_own_stream_finds_its_call() -> None:
+    scene = Scene(FORMS)
+    ear = scene.modern("tools/call", {**CALL, "_meta": {"progressToken": "p"}})
+    call = next(message for message in scene.server.seen if message.method == "tools/call")
+    step = {"progressToken": call.params["_meta"]["progressToken"], "progress": 1}
+    line = {"jsonrpc": "2.0", "method": "notifications/progress", "params": step}
+    scene.server.links[0].listeners[0].message(message_of(line))
+    assert [message["params"]["progressToken"] for message in ear.messages()] == ["p"]

@@ -157,3 +157,40 @@ def test_progress_on_the_servers_own_stream_finds_its_call() -> None:
     line = {"jsonrpc": "2.0", "method": "notifications/progress", "params": step}
     scene.server.links[0].listeners[0].message(message_of(line))
     assert [message["params"]["progressToken"] for message in ear.messages()] == ["p"]
+
+
+QUESTION = {"message": "m", "requestedSchema": {"type": "object"}}
+
+
+def back(scene: Scene, question: Ear) -> Ear:
+    """The client comes back with an answer."""
+    answers = {"ask-1": {"action": "decline"}}
+    state = question.json["result"]["requestState"]
+    return scene.modern("tools/call", {**CALL, "requestState": state, "inputResponses": answers}, 7)
+
+
+def test_an_answer_that_comes_before_its_client_is_kept_within_bounds() -> None:
+    for length, fits in ((100, True), (5_000_000, False)):
+        scene = Scene(FORMS)
+        asked = scene.modern("tools/call", CALL)
+        call = scene.server.seen[-1]
+        scene.say("elicitation/create", QUESTION, id="q1")
+        scene.timers.pass_by(1)
+        result = {"content": [{"type": "text", "text": "x" * length}]}
+        scene.server.sinks[-1].message(message_of({"jsonrpc": "2.0", "id": call.id, "result": result}))
+        answer = back(scene, asked)
+        assert ("result" in answer.json) == fits
+        assert fits or answer.json["error"]["code"] == -31008
+
+
+def test_a_server_whose_questions_are_too_large_parks_nothing_more() -> None:
+    scene = Scene(FORMS)
+    ears = []
+    for number in range(3):
+        ears.append(scene.modern("tools/call", CALL, number))
+        scene.say("elicitation/create", {**QUESTION, "message": "m" * 2_000_000}, id=f"q{number}")
+        scene.timers.pass_by(1)
+    kinds = ["result" in ear.json for ear in ears]
+    assert kinds == [True, True, False]
+    assert ears[2].json["error"]["code"] == -31008
+    assert scene.server.methods().count("notifications/cancelled") == 1

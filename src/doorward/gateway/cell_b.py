@@ -22,6 +22,7 @@ from doorward.protocol.message import Message
 from doorward.protocol.modern import CLIENT_INFO_KEY, LOG_LEVEL_KEY
 
 _PARKS_COUNT = 64  # of one principal and capability set
+_PARKED_BYTES = 4_194_304  # what they hold together: questions, and answers that came too early
 _SUBSCRIPTIONS_COUNT = 64
 _RESOURCES_COUNT = 256
 KINDS_ASKED = frozenset(KINDS.values())
@@ -204,9 +205,14 @@ class ModernClientLink:
         for handle in [handle for handle, one in self._parks.items() if one is call]:
             del self._parks[handle]
 
+    @property
+    def is_full(self) -> bool:
+        """True when calls that wait for their clients hold as much as they may together."""
+        return sum(call.held_bytes for call in self._calls) > _PARKED_BYTES
+
     def park(self, call: ParkedCall, message: Message) -> str | None:
         """Keep a call for its client to come back; the state that opens it, or None when too many wait."""
-        if len(self._parks) >= _PARKS_COUNT:
+        if len(self._parks) >= _PARKS_COUNT or self.is_full:
             return None
         handle = self._seal.fresh_handle()
         self._parks[handle] = call

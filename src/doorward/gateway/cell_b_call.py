@@ -12,6 +12,7 @@ from doorward.gateway.parks import PARK_SECONDS
 from doorward.gateway.ports import Cancel, Sink
 from doorward.protocol import cell_b, codes
 from doorward.protocol.envelope import error, notification, response
+from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Message, MessageId
 from doorward.protocol.modern import LOG_LEVEL_KEY
 
@@ -47,6 +48,7 @@ class ParkedCall:
         self._final: tuple[Message, int] | None = None
         self._failure: UpstreamError | None = None
         self._asked_count = 0
+        self.held_bytes = 0  # of questions and an answer that wait for the client
         self._is_over = False
         self._cancel: Cancel = _nothing
         self._cancel_timer: Cancel = _nothing
@@ -168,15 +170,27 @@ class ParkedCall:
             self._link.send(refusal, DeafSink())
             return
         self._asked_count += 1
+        self.held_bytes += len(encode_json(message.value))
         self._pending[f"ask-{self._asked_count}"] = (message.id, cell_b.input_request_of(message))
         if self._sink is not None and len(self._pending) == 1:
             # A moment, so that questions asked together reach the client together.
             self._cancel_timer = self._link.later(_TOGETHER_SECONDS, self._park)
 
     def _answered(self, message: Message) -> None:
-        self._final = (message, 200)
         if self._sink is not None:
-            self._deliver(message)
+            self._final = (message, 200)
+            return self._deliver(message)
+        # SECURITY: nobody takes it now, and a server may answer much and often (tests/talks/test_cell_b_endings.py).
+        self.held_bytes += len(encode_json(message.value))
+        if self._link.is_full:
+            self.held_bytes = 0
+            self._pending.clear()
+            self._failure = UpstreamError(
+                "upstream-too-large", "The protected server's answer is too large to keep."
+            )
+        else:
+            self._final = (message, 200)
+        return None
 
     def _deliver(self, message: Message) -> None:
         sink = self._sink

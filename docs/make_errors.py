@@ -45,6 +45,7 @@ ADVICE = {
     "audit-": "Correct the option.",
     "body": "Send one JSON object of a size that is allowed, with Content-Type application/json.",
     "bus-": "A bug, or a process that was killed; look at the log and restart.",
+    "web-answer": "A bug in a page of the gateway; report it.",
     "cage-": "See [the cage](../guide/cage.md); `doorward doctor` tries it.",
     "checkpoint-": "Run `doorward audit verify`; compare with a checkpoint that was kept elsewhere.",
     "command-not-found": "Install the program, or correct `command`.",

@@ -7,23 +7,22 @@ paths are absolute, the built-in role stands in ``roles``, and every secret is a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 
 import msgspec
 
 from doorward.base.errors import OperatorError
 from doorward.catalogue.server import Credentials, FileGrant, SecretReference, ServerSpec
 from doorward.policy.roles import Role
+from doorward.settings_identity import IdentitySettings, UserSettings
+from doorward.settings_meta import says as _says
+from doorward.settings_words import FOREIGN_SENTENCES
 
 if TYPE_CHECKING:
     from doorward.controls.limit_rate import Limits
 
 Profile = Literal["local", "team", "production", "regulated", "lab"]
 Mode = Literal["enforce", "report", "off"]
-
-
-def _says(sentence: str, **bounds: Any) -> msgspec.Meta:
-    return msgspec.Meta(description=sentence, **bounds)
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,27 +70,6 @@ class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[admin]``: the console and the admin API."""
 
     listen: Annotated[str, _says("Address and port of the admin plane.")] = "127.0.0.1:8809"
-
-
-class UserSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``[[identity.users]]``: one embedded account."""
-
-    name: Annotated[
-        str, _says("The account's name, the subject of its tokens.", min_length=1, max_length=128)
-    ]
-    roles: Annotated[tuple[str, ...], _says("Roles that the account has.")] = ()
-
-
-class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``[identity]``: who is asking."""
-
-    mode: Annotated[
-        Literal["embedded", "external", "broker", "off"],
-        _says(
-            "Who issues tokens; `off` makes every caller the principal `local` (loopback, local and lab only). `external` and `broker` do not exist yet."
-        ),
-    ] = "embedded"
-    users: Annotated[tuple[UserSettings, ...], _says("The embedded accounts.")] = ()
 
 
 class PolicySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,33 +184,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     audit: Annotated[AuditSettings, _says("The ledger.")] = AuditSettings()
     controls: Annotated[dict[str, ControlSettings], _says("Modes of single controls, by slug.")] = {}
 
-
-# What structs of inner rooms mean in the file. Their rooms know nothing of settings, so the sentences stand here.
-FOREIGN_SENTENCES: dict[str, str] = {
-    "identity.users": "The embedded accounts.",
-    "limits.address": "Limit for each peer address, before authentication; absent is none.",
-    "servers.*.package": '"pypi:NAME==VERSION" or "npm:NAME@VERSION", installed by `doorward servers add`.',
-    "servers.*.command": "The program and its arguments; Doorward starts it in a cage. Either this or `url`.",
-    "servers.*.env": "All environment variables that the program gets; a value is text or a secret reference.",
-    "servers.*.files": "Paths that the caged program may see.",
-    "servers.*.files[].path": "A file or folder.",
-    "servers.*.files[].write": "Whether the program may change it.",
-    "servers.*.egress": "Hosts with port that the program may reach. Does not exist yet: must be empty, there is no network.",
-    "servers.*.url": "The server's Streamable HTTP endpoint, reached at exactly this host and port.",
-    "servers.*.credentials": "What Doorward presents to the server; never what a caller sent.",
-    "servers.*.credentials.type": "`none` or `header`; the others do not exist yet.",
-    "servers.*.credentials.name": "The header's name.",
-    "servers.*.credentials.value": "A reference to the secret in the header.",
-    "servers.*.credentials.prefix": 'Text before the secret, such as "Bearer ".',
-    "servers.*.trust": "When a new or changed tool definition becomes callable. Only `off` exists yet.",
-    "servers.*.on_change": "What a changed definition does to the approved one. Does not exist yet: leave it out.",
-    "servers.*.sandbox": "`none` starts the program without a cage, on record.",
-    "servers.*.allow_requests": "What the server may ask of a client: sampling, elicitation, roots.",
-    "servers.*.per_principal": "One process or upstream session for each principal.",
-    "servers.*.start_timeout_seconds": "Seconds that the first call waits for the server.",
-    "roles.*.servers": "Globs of servers that the role grants, with their prompts, resources and templates.",
-    "roles.*.tools": 'Globs of tools on these servers, "tool" or "server/tool".',
-}
 
 # The controls and postures that a settings file may name, and whether they belong to the floor. A test compares
 # with controls/order.py, which is not imported here to keep commands light.

@@ -4,48 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 
-from doorward.catalogue.server import FileGrant, SecretReference, ServerSpec
+from doorward.catalogue.server import SecretReference
 from doorward.policy.roles import EVERYTHING
 from doorward.settings import SLUGS, Origin, Settings
+from doorward.settings_common import HARD_PROFILES, HOST, OPEN_PROFILES, is_loopback, no_such, split_listen
+from doorward.settings_people import check_people
+from doorward.settings_servers import checked_server
 
 if TYPE_CHECKING:
     from doorward.settings_load import Reader
 
-OPEN_PROFILES = ("local", "lab")
-HARD_PROFILES = ("production", "regulated")
 LAB_MARK = "made-by-lab"  # a file in the data folder of a lab
-RESERVED = frozenset({"mcp", "oauth", "connect", "healthz", "readyz", "api", "metrics"})
-_SERVER_NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
-_PACKAGE = re.compile(
-    r"pypi:[A-Za-z0-9][A-Za-z0-9._-]{0,127}==[A-Za-z0-9.+!_-]{1,64}"
-    r"|npm:(@[a-z0-9][a-z0-9._~-]{0,127}/)?[a-z0-9][a-z0-9._~-]{0,127}@[A-Za-z0-9.+_-]{1,64}"
-)
-_HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
-# What the gateway writes itself, or what would change how the upstream reads the message (RFC 9110, MCP transports).
-_OWN_FIELDS = frozenset(
-    {
-        "host",
-        "content-length",
-        "content-type",
-        "transfer-encoding",
-        "connection",
-        "upgrade",
-        "te",
-        "trailer",
-        "accept",
-    }
-    | {"keep-alive", "expect", "accept-encoding", "content-encoding", "mcp-session-id", "last-event-id"}
-)
 
 
 def complete(settings: Settings, reader: Reader) -> Settings:
@@ -54,8 +29,8 @@ def complete(settings: Settings, reader: Reader) -> Settings:
     settings = _resolved(settings, reader)
     _check_gateway(settings, reader)
     _check_lab(settings, reader)
-    _check_people(settings, reader)
-    servers = {name: _checked_server(spec, settings, reader) for name, spec in settings.servers.items()}
+    check_people(settings, reader)
+    servers = {name: checked_server(spec, settings, reader) for name, spec in settings.servers.items()}
     settings = msgspec.structs.replace(settings, servers=servers)
     _check_names(settings, reader)
     _check_available(settings, reader)
@@ -67,28 +42,6 @@ def unkept_promise(profile: str) -> str:
     if profile in OPEN_PROFILES:
         return ""
     return "settings and policy that are activated only as signed revisions, and review of tool definitions"
-
-
-def is_loopback(host: str) -> bool:
-    """True for localhost and loopback addresses, with or without brackets."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def split_listen(listen: str) -> tuple[str, int]:
-    """Host (without brackets) and port of ``host:port``. Raises: ValueError."""
-    host, colon, port = listen.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65_535:
-        raise ValueError(listen)
-    plain = host[1:-1] if bracketed else host
-    if plain != "localhost" and ipaddress.ip_address(plain).version != (6 if bracketed else 4):
-        raise ValueError(listen)
-    return plain, int(port)
 
 
 def _check_floor(settings: Settings, reader: Reader) -> None:
@@ -160,13 +113,13 @@ def _check_gateway(settings: Settings, reader: Reader) -> None:
         reader.fail("settings-invalid", ("admin", "listen"), "is the same as gateway.listen.")
     _check_public_url(gateway.public_url, gateway.profile, reader)
     for index, host in enumerate(gateway.hosts):
-        if not _HOST.fullmatch(host):
+        if not HOST.fullmatch(host):
             reader.fail(
                 "settings-invalid", ("gateway", "hosts", index), "expected a host name, with or without port."
             )
     for index, origin in enumerate(gateway.origins):
         scheme, mark, host = origin.partition("://")
-        if not mark or not scheme.isalpha() or not _HOST.fullmatch(host):
+        if not mark or not scheme.isalpha() or not HOST.fullmatch(host):
             reader.fail(
                 "settings-invalid",
                 ("gateway", "origins", index),
@@ -191,7 +144,7 @@ def _check_public_url(url: str, profile: str, reader: Reader) -> None:
             and bool(parts.hostname)
             and (parts.port is None or parts.port > 0)
         )
-        fine = fine and bool(_HOST.fullmatch(parts.netloc))
+        fine = fine and bool(HOST.fullmatch(parts.netloc))
     except ValueError:
         reader.fail("settings-invalid", path, "expected an absolute http or https URL.")
     if not fine or any(char <= " " or char > "~" for char in url):
@@ -250,166 +203,18 @@ def _check_lab(settings: Settings, reader: Reader) -> None:
         reader.fail("settings-invalid", ("gateway", "data_dir"), f"cannot be used: {error.strerror}.")
 
 
-def _check_people(settings: Settings, reader: Reader) -> None:
-    gateway, identity = settings.gateway, settings.identity
-    if identity.mode in ("external", "broker"):
-        reader.fail(
-            "settings-not-available",
-            ("identity", "mode"),
-            f"{identity.mode!r} does not exist yet; use embedded.",
-        )
-    if identity.mode == "off":
-        path = ("identity", "mode")
-        if gateway.profile not in OPEN_PROFILES:
-            reader.fail("settings-floor", path, '"off" is for profile local and lab only.')
-        if not is_loopback(split_listen(gateway.listen)[0]):
-            reader.fail("settings-floor", path, '"off" needs gateway.listen on a loopback address.')
-    names: set[str] = set()
-    for index, user in enumerate(identity.users):
-        here = ("identity", "users", index)
-        if user.name in names:
-            reader.fail("settings-invalid", (*here, "name"), "an account of this name stands above.")
-        names.add(user.name)
-        for role in user.roles:
-            if role not in settings.roles:
-                _no_such(reader, (*here, "roles"), "role", role, list(settings.roles))
-
-
-def _no_such(reader: Reader, path: tuple[str | int, ...], what: str, name: str, known: list[str]) -> None:
-    near = get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}."
-    reader.fail("settings-invalid", path, f"there is no {what} {name!r}; {hint}")
-
-
-def _checked_server(spec: ServerSpec, settings: Settings, reader: Reader) -> ServerSpec:
-    path = ("servers", spec.name)
-    if not _SERVER_NAME.fullmatch(spec.name):
-        reader.fail(
-            "settings-invalid",
-            path,
-            "a server's name is a to z, 0 to 9 and -, begins with a letter, at most 24 long.",
-        )
-    if spec.name in RESERVED:
-        reader.fail("settings-invalid", path, "this name is reserved; choose another.")
-    if bool(spec.command) == bool(spec.url):
-        what = "has both command and url; keep one." if spec.url else "needs either command or url."
-        reader.fail("settings-invalid", path, what)
-    if spec.url:
-        _check_upstream(spec, reader)
-    else:
-        _check_command(spec, reader)
-    _check_trust(spec, settings.gateway.profile, reader)
-    if not 0 < spec.start_timeout_seconds <= 600:
-        reader.fail(
-            "settings-invalid", (*path, "start_timeout_seconds"), "expected a number of seconds up to 600."
-        )
-    files = tuple(FileGrant(path=reader.resolve_path(grant.path), write=grant.write) for grant in spec.files)
-    return msgspec.structs.replace(spec, files=files, trust="off")
-
-
-def _check_command(spec: ServerSpec, reader: Reader) -> None:
-    path = ("servers", spec.name)
-    if not spec.command[0]:
-        reader.fail("settings-invalid", (*path, "command", 0), "expected a program.")
-    if spec.package and not _PACKAGE.fullmatch(spec.package):
-        reader.fail(
-            "settings-invalid", (*path, "package"), 'expected "pypi:NAME==VERSION" or "npm:NAME@VERSION".'
-        )
-    if reader.is_written(*path, "credentials"):
-        reader.fail(
-            "settings-invalid", (*path, "credentials"), "are for servers with url; a command gets env."
-        )
-    for name in spec.env:
-        if not _VARIABLE.fullmatch(name):
-            reader.fail("settings-invalid", (*path, "env", name), "is no name of an environment variable.")
-    for index, grant in enumerate(spec.files):
-        if not grant.path:
-            reader.fail("settings-invalid", (*path, "files", index, "path"), "expected a path.")
-
-
-def _check_upstream(spec: ServerSpec, reader: Reader) -> None:
-    path = ("servers", spec.name)
-    for key in ("package", "env", "files", "sandbox"):
-        if reader.is_written(*path, key):
-            reader.fail("settings-invalid", (*path, key), "is for servers that Doorward starts with command.")
-    try:
-        parts = urlsplit(spec.url)
-        fine = parts.scheme in ("http", "https") and bool(_HOST.fullmatch(parts.netloc)) and parts.port != 0
-    except ValueError:
-        fine = False
-    if not fine or "#" in spec.url or any(char <= " " or char > "~" for char in spec.url):
-        reader.fail(
-            "settings-invalid",
-            (*path, "url"),
-            "expected an absolute http or https URL, without user, password or fragment.",
-        )
-    if spec.url.startswith("http:") and not is_loopback(urlsplit(spec.url).hostname or ""):
-        reader.fail(
-            "settings-invalid", (*path, "url"), "plain http is for loopback addresses only; use https."
-        )
-    credentials, here = spec.credentials, (*path, "credentials")
-    if credentials.type not in ("none", "header"):
-        reader.fail(
-            "settings-not-available",
-            (*here, "type"),
-            f"{credentials.type!r} does not exist yet; use none or header.",
-        )
-    if (credentials.type == "header") != (credentials.value is not None):
-        what = (
-            'type "header" needs value, a secret reference.'
-            if credentials.type == "header"
-            else 'value needs type = "header".'
-        )
-        reader.fail("settings-invalid", here, what)
-    name = credentials.name
-    if not _FIELD_NAME.fullmatch(name) or name.lower() in _OWN_FIELDS or name.lower().startswith("mcp-"):
-        reader.fail("settings-invalid", (*here, "name"), "is no header that can carry a credential.")
-    if any(char < " " or char > "~" for char in credentials.prefix):
-        reader.fail("settings-invalid", (*here, "prefix"), "expected printable ASCII.")
-
-
-def _check_trust(spec: ServerSpec, profile: str, reader: Reader) -> None:
-    """Definitions are not pinned yet, so nothing may claim that they are."""
-    path = ("servers", spec.name)
-    written = reader.is_written(*path, "trust")
-    if written and spec.trust != "off":
-        reader.fail(
-            "settings-not-available",
-            (*path, "trust"),
-            f'{spec.trust!r} needs pinned definitions, which do not exist yet; "off" does.',
-        )
-    if not written and profile not in OPEN_PROFILES:
-        reader.fail(
-            "settings-not-available",
-            path,
-            f'profile {profile} means trust = "review", which does not exist yet; write trust = "off".',
-        )
-    if reader.is_written(*path, "on_change"):
-        reader.fail(
-            "settings-not-available",
-            (*path, "on_change"),
-            "needs pinned definitions, which do not exist yet.",
-        )
-    if spec.egress:
-        reader.fail(
-            "settings-not-available",
-            (*path, "egress"),
-            "servers in the cage have no network yet; leave it empty.",
-        )
-
-
 def _check_names(settings: Settings, reader: Reader) -> None:
     """Limits name servers that exist."""
     known = list(settings.servers)
     for name in settings.limits.server:
         if name not in settings.servers:
-            _no_such(reader, ("limits", "server", name), "server", name, known)
+            no_such(reader, ("limits", "server", name), "server", name, known)
     for name in settings.limits.tool:
         server, slash, tool = name.partition("/")
         if not slash or not tool:
             reader.fail("settings-invalid", ("limits", "tool", name), 'expected "server/tool".')
         if server not in settings.servers:
-            _no_such(reader, ("limits", "tool", name), "server", server, known)
+            no_such(reader, ("limits", "tool", name), "server", server, known)
 
 
 def _check_available(settings: Settings, reader: Reader) -> None:

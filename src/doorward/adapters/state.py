@@ -1,4 +1,5 @@
-"""What Doorward remembers between starts: settings revisions, revoked tokens and marks that may be set once.
+"""What Doorward remembers between starts: settings revisions, revoked tokens, marks that may be set once, and
+what offices keep.
 
 One SQLite file in ``data_dir``, write-ahead logged, readable by nobody else, written by the supervisor only. The schema is
 in ``migrations``; a new file gets what they end in from ``NEWEST``, so that a start loads neither Alembic nor SQLAlchemy unless
@@ -16,7 +17,7 @@ from typing import Any
 from doorward.base.errors import StoreError
 
 FILE = "state.db"
-HEAD = "0001"  # the newest migration; a test compares it with the folder
+HEAD = "0002"  # the newest migration; a test compares it with the folder
 _BUSY_SECONDS = 5.0
 # What the migrations end in; a test makes both and compares them.
 NEWEST = f"""
@@ -33,6 +34,10 @@ CREATE TABLE revocations (
 );
 CREATE TABLE one_use_marks (
     space TEXT NOT NULL, "key" TEXT NOT NULL, expires_at FLOAT NOT NULL, PRIMARY KEY (space, "key")
+);
+CREATE TABLE kept (
+    space TEXT NOT NULL, "key" TEXT NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL, expires_at FLOAT NOT NULL,
+    PRIMARY KEY (space, "key")
 );
 INSERT INTO alembic_version (version_num) VALUES ('{HEAD}');
 COMMIT;
@@ -86,6 +91,76 @@ class State:
             until=expires_at,
         )
         return bool(rows)
+
+    # -- what offices keep ---------------------------------------------------------------------------------------
+
+    def keep(self, space: str, key: str, value: bytes, *, expires_at: float = 0.0) -> None:
+        """Write a row, whatever stood there. ``expires_at``: Unix seconds, 0 for never."""
+        self._run(
+            "INSERT INTO kept (space, key, value, version, expires_at) VALUES (:space, :key, :value, 1, :until)"
+            " ON CONFLICT (space, key) DO UPDATE SET value = excluded.value, version = kept.version + 1,"
+            " expires_at = excluded.expires_at",
+            space=space,
+            key=key,
+            value=value,
+            until=expires_at,
+        )
+
+    def replace(
+        self, space: str, key: str, value: bytes, *, seen: int, now: float, expires_at: float = 0.0
+    ) -> bool:
+        """Write a row only if it stands at version ``seen`` (0: only if there is none); False when it does not."""
+        self._run("DELETE FROM kept WHERE expires_at > 0 AND expires_at <= :now", now=now)
+        values: dict[str, Any] = {"space": space, "key": key, "value": value, "until": expires_at}
+        if seen == 0:
+            made = self._run(
+                "INSERT INTO kept (space, key, value, version, expires_at) VALUES (:space, :key, :value, 1, :until)"
+                " ON CONFLICT DO NOTHING RETURNING 1",
+                **values,
+            )
+            return bool(made)
+        changed = self._run(
+            "UPDATE kept SET value = :value, version = version + 1, expires_at = :until"
+            " WHERE space = :space AND key = :key AND version = :seen RETURNING 1",
+            **values,
+            seen=seen,
+        )
+        return bool(changed)
+
+    def kept(self, space: str, key: str, now: float) -> tuple[bytes, int] | None:
+        """A row's value and version, unless it is absent or has expired."""
+        rows = self._run(
+            "SELECT value, version FROM kept WHERE space = :space AND key = :key AND (expires_at = 0 OR expires_at > :now)",
+            space=space,
+            key=key,
+            now=now,
+        )
+        return (bytes(rows[0][0]), int(rows[0][1])) if rows else None
+
+    def take(self, space: str, key: str, now: float) -> bytes | None:
+        """A row's value, which is gone with it: of two who take it one gets None."""
+        rows = self._run(
+            "DELETE FROM kept WHERE space = :space AND key = :key RETURNING value, expires_at",
+            space=space,
+            key=key,
+        )
+        return bytes(rows[0][0]) if rows and (rows[0][1] == 0 or rows[0][1] > now) else None
+
+    def all_kept(self, space: str, now: float) -> dict[str, bytes]:
+        """All rows of a space by key, sorted; what has expired is dropped."""
+        self._run("DELETE FROM kept WHERE expires_at > 0 AND expires_at <= :now", now=now)
+        rows = self._run("SELECT key, value FROM kept WHERE space = :space ORDER BY key", space=space)
+        return {str(key): bytes(value) for key, value in rows}
+
+    def drop(self, space: str, key: str) -> bool:
+        """Delete a row; False when there was none."""
+        return bool(
+            self._run(
+                "DELETE FROM kept WHERE space = :space AND key = :key RETURNING 1", space=space, key=key
+            )
+        )
+
+    # -- revisions of the settings -------------------------------------------------------------------------------
 
     def add_revision(self, digest: str, settings: bytes, at: float, by: str) -> int:
         """Keep a revision of the settings and return its generation; the same settings again make a new one."""

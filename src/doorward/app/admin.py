@@ -105,7 +105,7 @@ async def serve_admin(supervisor: Supervisor) -> None:
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     tcp.bind((host.strip("[]"), int(port)))
     names = frozenset({listen, f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
-    plane = AdminPlane(AdminView(supervisor), _token(supervisor.data_dir), names)
+    plane = AdminPlane(AdminView(supervisor), _token(supervisor.data_dir), names, supervisor.offices.acts())
     common: dict[str, Any] = {
         "lifespan": "off",
         "log_config": None,

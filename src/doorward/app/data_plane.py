@@ -25,7 +25,7 @@ from doorward.adapters.stdio_link import StdioUpstream
 from doorward.app.controls import build_controls, build_policy
 from doorward.app.documents import documents_of
 from doorward.base.clock import SystemClock
-from doorward.base.errors import StoreError
+from doorward.base.errors import DoorwardError, StoreError
 from doorward.base.ids import EventIds
 from doorward.catalogue.server import ServerSpec
 from doorward.controls.control import Refuse
@@ -44,12 +44,14 @@ from doorward.gateway.relay import RelayedResponder, RelayingClient
 from doorward.gateway.routes import Routes
 from doorward.gateway.sessions import Seat, SessionSeal, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
+from doorward.gateway.web import WebDoor
 from doorward.identity.principal import Principal
 from doorward.settings import Settings
 
 _ENDLESS = frozenset({"subscriptions/listen"})  # ends when somebody ends it
 _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
+_WEB_SECONDS = 30.0
 
 
 class DataPlane:
@@ -117,6 +119,7 @@ class DataPlane:
             ids=self._ids,
             relay=self._relay,
             parks=self._parks,
+            web=WebDoor(self._ask_web),
             is_ready=lambda: self.ledger_ok,
         )
         self.freshness.tick(snapshot.generation)
@@ -246,9 +249,8 @@ class DataPlane:
             task_key=payload["session_key"],
             may_ask=(lambda *question: policy.may(*question).allowed) if enforced else None,
         )
-        routes = Routes(
-            settings.servers, settings.gateway.public_url, documents_of(settings, payload["jwks"])
-        )
+        documents = documents_of(settings, payload["jwks"])
+        routes = Routes(settings.servers, settings.gateway.public_url, documents, payload.get("web") or ())
         return Snapshot(int(payload["generation"]), routes, pipeline, desk, settings.limits.body_bytes)
 
     def _spawn(self, coroutine: Any) -> None:
@@ -291,6 +293,18 @@ class DataPlane:
             self._pools[(host, port, tls)] = pool
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return HttpUpstream(spec.name, pool, parts.netloc, target, credential, self._facts.schema_of, _later)
+
+    # -- pages of the supervisor's offices ----------------------------------------------------------------------
+
+    def _ask_web(self, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
+        async def asking() -> None:
+            try:
+                found = await self._peer.ask("web", payload, timeout_seconds=_WEB_SECONDS)
+            except DoorwardError:
+                found = None
+            then(found)
+
+        self._spawn(asking())
 
     # -- sessions of other workers ------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from doorward.adapters.open_files import raise_open_files
 from doorward.adapters.shared_counters import SharedCounters, make_counters_file
 from doorward.app.chronicle import Chronicle, own_actor
 from doorward.app.data_folder import lock_data_folder
+from doorward.app.offices import Offices
 from doorward.app.postures import Postures
 from doorward.app.revision import Prepared, judge, prepare, try_whole
 from doorward.app.secrets import SecretReader
@@ -72,6 +73,7 @@ class Supervisor:
         self.state: State | None = None
         self.chronicle: Chronicle | None = None  # the supervisor's own log, once it is open
         self.postures = Postures(self)
+        self.offices = Offices(self)
         self.mode_since: dict[str, float] = {}  # controls whose mode changed while this Doorward runs
         self._on_ready = on_ready
         self._worker_module = worker_module
@@ -124,17 +126,18 @@ class Supervisor:
         self._session_key = load_or_create_secret(data_dir, "session")
         self._digest_key = load_or_create_secret(data_dir, "digest")
         lab = self.settings.gateway.profile == "lab"
-        self._signer = LedgerSigner(data_dir, load_or_create_ed25519(data_dir, "ledger-signing"), lab=lab)
+        self.signer = LedgerSigner(data_dir, load_or_create_ed25519(data_dir, "ledger-signing"), lab=lab)
         self.counters = SharedCounters.attach(self._counters_fd, 0)
         self._in_force = prepare(self.loaded, self._secrets)
         chronicle = Chronicle(
-            data_dir, self._signer, self._digest_key, self.settings.audit.sync_ms, on_failed=self.fail
+            data_dir, self.signer, self._digest_key, self.settings.audit.sync_ms, on_failed=self.fail
         )
         try:
             await chronicle.start()
             self.chronicle = chronicle
         finally:
             await opening
+        await self.offices.open()
         self._prepared.set()
 
     def _open_state(self) -> None:
@@ -188,6 +191,7 @@ class Supervisor:
                 await asyncio.wait(ends)
         if self.pool is not None:
             await self.pool.close()
+        await self.offices.close()
         self.note("doorward-stopped", own_actor(), reason="" if self._failure is None else self._failure.code)
         try:
             if self.chronicle is not None:
@@ -260,8 +264,7 @@ class Supervisor:
         self.workers[index] = worker
         peer = worker.peer
         peer.answer("hello", lambda _: self._hello(index))
-        peer.answer("sign", self._sign)
-        peer.answer("mark-once", self._mark_once)
+        self.offices.listen(peer, index)
         peer.on_tell("ready", lambda _: self._worker_ready(worker))
         peer.on_tell("failed", lambda payload: self._worker_failed(payload))
         peer.on_tell("metrics", lambda payload: setattr(worker, "numbers", payload))
@@ -282,11 +285,13 @@ class Supervisor:
             "revoked": self._revoked,
             "session_key": self._session_key,
             "digest_key": self._digest_key,
-            "ledger_origin": self._signer.origin_of(f"w{index}"),
-            "ledger_public_key": self._signer.public_key,
+            "ledger_origin": self.signer.origin_of(f"w{index}"),
+            "ledger_public_key": self.signer.public_key,
             "policies": self._in_force.policies,
             "secrets": self._in_force.credentials,
             "hints": self._hints,
+            "papers": self.offices.papers(),
+            "web": self.offices.web_paths(),
         }
 
     def _worker_ready(self, worker: WorkerProcess) -> None:
@@ -352,23 +357,8 @@ class Supervisor:
 
     # -- what workers ask ---------------------------------------------------------------------------------------
 
-    async def _sign(self, payload: Any) -> str:
-        match payload:
-            case {"origin": str(origin), "size": int(size), "root": bytes(root)}:
-                return await asyncio.to_thread(self._signer.sign, origin, size, root)
-            case _:
-                raise StoreError("bus-payload", "A worker asked for a signature in a wrong way.")
-
-    async def _mark_once(self, payload: Any) -> bool:
-        match payload:
-            case {"space": str(space), "key": str(key), "expires_at": (int() | float()) as expires_at}:
-                return await asyncio.to_thread(
-                    self._ready_state().mark_once, space, key, float(expires_at), time.time()
-                )
-            case _:
-                raise StoreError("bus-payload", "A worker asked for a mark in a wrong way.")
-
-    def _ready_state(self) -> State:
+    def ready_state(self) -> State:
+        """The opened state, for threads. Raises: StoreError."""
         if self.state is None:
             raise StoreError("state-unusable", "The state is not open.")
         return self.state
@@ -399,7 +389,8 @@ class Supervisor:
 
     # -- settings and revocations -------------------------------------------------------------------------------
 
-    def _push(self) -> None:
+    def push(self) -> None:
+        """Tell the workers what is in force now."""
         self.generation += 1
         for worker in self.workers.values():
             if worker.is_ready:
@@ -409,11 +400,11 @@ class Supervisor:
         """Revoke a token everywhere. Raises: CallerError, StoreError."""
         if not jti or len(jti) > _REVOCATION_CHARS:
             raise CallerError("revocation", "A revocation needs the token's jti.")
-        await asyncio.to_thread(self._ready_state().revoke, jti, until, time.time(), by)
+        await asyncio.to_thread(self.ready_state().revoke, jti, until, time.time(), by)
         if jti not in self._revoked:
             self._revoked.append(jti)
         self.note("token-revoked", by, item=jti)
-        self._push()
+        self.push()
 
     def _reload_signal(self) -> None:
         if self.settings.gateway.profile in ("local", "lab"):
@@ -431,7 +422,7 @@ class Supervisor:
                 ready, pool = await self._ready_revision(fresh)
                 content = msgspec.msgpack.encode(fresh.settings)
                 revision = await asyncio.to_thread(
-                    self._ready_state().add_revision, fresh.digest, content, time.time(), by
+                    self.ready_state().add_revision, fresh.digest, content, time.time(), by
                 )
             except DoorwardError as error:
                 self.last_reload_error = {"code": error.code, "tell": error.tell}
@@ -445,7 +436,8 @@ class Supervisor:
             self.revision = revision
             self.generation = revision * _BUMPS
             self._take_pool(pool)
-            self._push()
+            self.offices.renew()
+            self.push()
             self.note(
                 "settings-activated", by, verdict="allow", item=f"revision {revision}", reason=fresh.digest
             )
@@ -460,6 +452,7 @@ class Supervisor:
         ready = await asyncio.to_thread(prepare, fresh, self._secrets)
         jwks = self._keys.jwks()
         await asyncio.to_thread(try_whole, lambda: judge(ready, jwks, self.counters))
+        await asyncio.to_thread(self.offices.judge, fresh)
         return ready, self._pool_for(fresh)
 
     def _note_modes(self, fresh: Loaded) -> None:

@@ -168,7 +168,7 @@ def _is_running(data_dir: Path) -> bool:
 
 
 def _port(name: str, listen: str, *, running: bool) -> Line:
-    from doorward.settings_rules import split_listen
+    from doorward.settings_common import split_listen
 
     host, port = split_listen(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

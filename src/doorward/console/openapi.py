@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from doorward.console.acts import Act
 
 _VIEWS = {
     "status": ("object", "Whether Doorward is ready, since when, and which settings are in force."),
@@ -33,7 +36,8 @@ def _answer(kind: str, text: str) -> dict[str, Any]:
     return {"description": text, "content": {"application/json": {"schema": {"type": kind}}}}
 
 
-def _document() -> dict[str, Any]:
+def document_of(acts: Sequence[Act] = ()) -> dict[str, Any]:
+    """The whole description, with what offices add."""
     refused = {
         "401": _answer("object", "No or a wrong admin token."),
         "403": _answer("object", "Host or Origin."),
@@ -46,6 +50,19 @@ def _document() -> dict[str, Any]:
         body = {"required": True, "content": {"application/json": {"schema": schema}}}
         answers = {"200": _answer("object", "Done."), **refused}
         paths[f"/api/v1/{name}"] = {"post": {"summary": text, "requestBody": body, "responses": answers}}
+    for act in acts:
+        verb: dict[str, Any] = {
+            "summary": act.summary,
+            "responses": {"200": _answer("object", act.summary), **refused},
+        }
+        if act.verb == "POST":
+            verb["requestBody"] = {"required": True, "content": {"application/json": {"schema": act.schema}}}
+        names = [part[1:-1] for part in act.path.split("/") if part.startswith("{")]
+        if names:
+            verb["parameters"] = [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+            ]
+        paths.setdefault(f"/api/v1/{act.path}", {})[act.verb.lower()] = verb
     return {
         "openapi": "3.1.0",
         "info": {"title": "Doorward admin", "version": "1"},
@@ -55,4 +72,4 @@ def _document() -> dict[str, Any]:
     }
 
 
-DOCUMENT = _document()
+DOCUMENT = document_of()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any, Protocol
 
@@ -22,7 +22,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from doorward.base.errors import CallerError, DoorwardError
-from doorward.console.openapi import DOCUMENT
+from doorward.console.acts import Act, Asked
+from doorward.console.openapi import document_of
 
 _COOKIE = "doorward_admin"
 _BODY_BYTES = 65_536
@@ -65,7 +66,7 @@ class AdminPort(Protocol):
 class AdminPlane:
     """Routes, access and pages."""
 
-    def __init__(self, port: AdminPort, token: str, hosts: frozenset[str]) -> None:
+    def __init__(self, port: AdminPort, token: str, hosts: frozenset[str], acts: Sequence[Act] = ()) -> None:
         self._port = port
         self._token = token.encode()
         self._hosts = hosts
@@ -78,13 +79,16 @@ class AdminPlane:
         routes += [
             Route("/api/v1/revocations", self._guarded(self._revoke), methods=["POST"]),
             Route("/api/v1/reload", self._guarded(self._reload), methods=["POST"]),
-            Route("/api/openapi.json", self._guarded(_shown(lambda: DOCUMENT))),
+            Route("/api/openapi.json", self._guarded(_shown(lambda: document_of(acts)))),
             Route("/metrics", self._guarded(self._metrics)),
             Route("/", self._page),
             Route("/login", self._login, methods=["POST"]),
             Route("/logout", self._logout, methods=["POST"]),
         ]
         routes += [Route(f"/static/{name}", self._file(name, kind)) for name, kind in _STATIC.items()]
+        routes += [
+            Route(f"/api/v1/{act.path}", self._guarded(_acting(act)), methods=[act.verb]) for act in acts
+        ]
         self.app: ASGIApp = _Hardened(Starlette(routes=routes))
 
     # -- access -------------------------------------------------------------------------------------------------
@@ -237,6 +241,15 @@ class _Hardened:
 def _shown(see: Callable[[], Any]) -> Callable[[Request, str], Awaitable[Response]]:
     async def serve(_: Request, __: str) -> Response:
         found = see()
+        return _json(await found if isinstance(found, Awaitable) else found)
+
+    return serve
+
+
+def _acting(act: Act) -> Callable[[Request, str], Awaitable[Response]]:
+    async def serve(request: Request, who: str) -> Response:
+        body = await _body(request) if act.verb == "POST" else None
+        found = act.serve(Asked(who, dict(request.path_params), dict(request.query_params), body))
         return _json(await found if isinstance(found, Awaitable) else found)
 
     return serve

@@ -67,6 +67,7 @@ class Head(RequestHead):
         "accepts_stream",
         "expires_at",
         "generation",
+        "is_web",
         "notes",
         "principal",
         "refusal",
@@ -81,6 +82,7 @@ class Head(RequestHead):
         self.server: str | None = (
             None  # protected server's name; "" is the federated endpoint; None is no MCP path
         )
+        self.is_web = False  # a page of ours below /oauth or /connect
         self.resource = ""  # the OAuth resource of this endpoint, from configuration only
         self.principal: Principal | None = None  # set by check-token
         self.accepts_json = False

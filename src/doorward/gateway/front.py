@@ -26,6 +26,7 @@ from doorward.gateway.relay import RelayedResponder, RelayingClient, pack, unpac
 from doorward.gateway.routes import FEDERATED
 from doorward.gateway.sessions import Seat, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
+from doorward.gateway.web import BODY_BYTES, WebDoor
 from doorward.identity.principal import LOCAL
 from doorward.protocol import codes
 from doorward.protocol.envelope import parse_message
@@ -65,6 +66,7 @@ class Gateway:
         relay: Relay | None,
         is_ready: Callable[[], bool],
         parks: ParkSeal | None = None,
+        web: WebDoor | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.table = table
@@ -76,6 +78,7 @@ class Gateway:
         self._relay = relay
         self._is_ready = is_ready
         self._parks = parks
+        self._web = web
         self._legacy = LegacyFace(table)
         self._modern = ModernFace()
 
@@ -86,7 +89,7 @@ class Gateway:
         verdict = self._verdict(head)
         if verdict is not None and verdict[0]:
             return self._refuse(head, verdict[1], address)
-        if head.server is not None:
+        if head.server is not None or head.is_web:
             limited = self.addresses.admit_address(address)
             if limited is not None:
                 return self._refuse(head, Ruling("limit-rate", limited), address)
@@ -109,6 +112,7 @@ class Gateway:
         head.notes = ()
         head.expires_at = 0.0
         head.principal = None
+        head.is_web = False
         pipeline, routes = snapshot.pipeline, snapshot.routes
         ruling = pipeline.judge_head(head, _BEFORE_PATH, inside=True)
         if ruling is not None:
@@ -116,7 +120,12 @@ class Gateway:
             return
         head.server = routes.server_of(head.path)
         if head.server is None:
-            if head.path not in routes.documents and head.path not in ("/healthz", "/readyz"):
+            head.is_web = self._web is not None and routes.is_web(head.path)
+            if (
+                not head.is_web
+                and head.path not in routes.documents
+                and head.path not in ("/healthz", "/readyz")
+            ):
                 head.refusal = (True, _NO_PATH)
             return
         head.resource = routes.resources[head.path]
@@ -133,6 +142,8 @@ class Gateway:
 
     def body_limit(self, head: Head) -> int:
         """See ``gateway.ports.Front``. Only POST on an endpoint has a use for a body."""
+        if head.is_web:
+            return BODY_BYTES if head.verb == "POST" else 0
         return self.snapshot.body_bytes if head.server is not None and head.verb == "POST" else 0
 
     def broken(self, error: Exception, address: str) -> Reply:
@@ -150,7 +161,7 @@ class Gateway:
 
     def body(self, head: Head, body: bytes, responder: Responder) -> None:
         """See ``gateway.ports.Front``."""
-        if head.server is None:
+        if head.server is None and not head.is_web:
             return responder.answer(self._document(head))
         # SECURITY: judged again, for the body may have taken its time: the token may have run out or been revoked since,
         # and another request with an equal head may have found that out (tests/attacks/test_review_identity.py).
@@ -160,6 +171,8 @@ class Gateway:
         snapshot = self.snapshot
         if self._freshness.is_stale(snapshot.generation):
             return responder.answer(answers.NOT_READY)
+        if head.is_web and self._web is not None:
+            return self._web.serve(head, body, responder.address, responder.answer)
         event = self._ids.mint()
         try:
             self._serve(snapshot, head, body, responder, event)

@@ -18,15 +18,24 @@ FEDERATED = ""  # the server name that stands for all of them
 class Routes:
     """Exact paths only: nothing is decoded, so nothing can be decoded differently elsewhere."""
 
-    def __init__(self, servers: Iterable[str], public_url: str, documents: Mapping[str, Reply]) -> None:
+    def __init__(
+        self, servers: Iterable[str], public_url: str, documents: Mapping[str, Reply], web: Iterable[str] = ()
+    ) -> None:
         self.endpoints = {f"/{name}/mcp": name for name in servers}
         self.endpoints["/mcp"] = FEDERATED
         self.resources = {path: public_url + path for path in self.endpoints}
         self.documents = dict(documents)
+        web = tuple(web)
+        self._web_paths = frozenset(path for path in web if not path.endswith("/"))
+        self._web_prefixes = tuple(path for path in web if path.endswith("/"))
 
     def server_of(self, path: str) -> str | None:
         """The protected server behind a path, ``FEDERATED``, or None."""
         return self.endpoints.get(path)
+
+    def is_web(self, path: str) -> bool:
+        """True for a path that an office of the supervisor serves."""
+        return path in self._web_paths or path.startswith(self._web_prefixes)
 
 
 def join_name(server: str, name: str) -> str:

@@ -61,3 +61,32 @@ def test_a_file_of_a_newer_doorward_and_one_that_is_none_are_refused(tmp_path: P
     (tmp_path / state.FILE).write_bytes(b"this is no database, and long enough to be seen as none" * 20)
     with pytest.raises(StoreError):
         State(tmp_path)
+
+
+def test_a_kept_row_is_replaced_only_by_who_saw_it(tmp_path: Path) -> None:
+    kept = State(tmp_path)
+    assert kept.kept("grants", "a", now=1.0) is None
+    assert kept.replace("grants", "a", b"1", seen=0, now=1.0)
+    assert not kept.replace("grants", "a", b"2", seen=0, now=1.0)
+    assert kept.kept("grants", "a", now=1.0) == (b"1", 1)
+    assert kept.replace("grants", "a", b"2", seen=1, now=1.0)
+    assert not kept.replace("grants", "a", b"3", seen=1, now=1.0)
+    kept.keep("grants", "a", b"4")
+    assert kept.kept("grants", "a", now=1.0) == (b"4", 3)
+    kept.close()
+
+
+def test_a_kept_row_is_taken_once_and_never_after_its_time(tmp_path: Path) -> None:
+    kept = State(tmp_path)
+    kept.keep("codes", "a", b"x", expires_at=10.0)
+    kept.keep("codes", "b", b"y", expires_at=10.0)
+    kept.keep("codes", "c", b"z")
+    assert kept.all_kept("codes", now=9.0) == {"a": b"x", "b": b"y", "c": b"z"}
+    assert kept.take("codes", "a", now=9.0) == b"x"
+    assert kept.take("codes", "a", now=9.0) is None
+    assert kept.take("codes", "b", now=10.0) is None
+    assert kept.kept("codes", "c", now=99.0) == (b"z", 1)
+    assert kept.all_kept("codes", now=99.0) == {"c": b"z"}
+    assert kept.drop("codes", "c")
+    assert not kept.drop("codes", "c")
+    kept.close()

@@ -136,10 +136,17 @@ THREATS = (
         ("keep-ledger",),
     ),
     Threat(
-        "A tool changes its description, or carries instructions",
-        "A server lists a harmless tool and changes it later, or hides instructions in descriptions and results.",
-        "Nothing stops this yet: definitions are not pinned and contents are not inspected.",
-        ("S3.1", "S3.3", "S3.4", "S3.6", "S5.1"),
+        "A tool is not what was approved",
+        "A server lists a harmless tool and changes it later, for everybody or for one caller, or lists two under one name.",
+        "Every definition is compared with its pin before it gets anywhere; what differs is held until somebody approves it.",
+        ("S3.4", "S3.6"),
+        ("match-pin",),
+    ),
+    Threat(
+        "A result carries instructions",
+        "A server hides instructions in what a tool, a prompt or a resource returns.",
+        "Nothing stops this yet: contents are not inspected.",
+        ("S3.1", "S3.3", "S5.1"),
     ),
     Threat(
         "A confused deputy at the login",

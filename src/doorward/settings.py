@@ -194,6 +194,7 @@ SLUGS: dict[str, bool] = {
     "check-shape": True,
     "limit-rate": False,
     "ask-policy": False,
+    "match-pin": False,
     "gate-server-requests": False,
     "keep-ledger": True,
     "keep-cage": True,

@@ -27,6 +27,7 @@ from doorward.app.documents import documents_of
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, StoreError
 from doorward.base.ids import EventIds
+from doorward.catalogue.pins import Row
 from doorward.catalogue.server import ServerSpec
 from doorward.controls.control import Refuse
 from doorward.controls.limit_rate import LimitRate
@@ -37,6 +38,7 @@ from doorward.gateway.facts import FactBook
 from doorward.gateway.front import Addresses, Gateway
 from doorward.gateway.http_link import HttpUpstream
 from doorward.gateway.parks import ParkSeal
+from doorward.gateway.pinned import PinDesk, PinnedUpstream
 from doorward.gateway.pipeline import Pipeline, Placed
 from doorward.gateway.ports import Cancel, Upstream
 from doorward.gateway.recorder import Recorder
@@ -52,6 +54,7 @@ _ENDLESS = frozenset({"subscriptions/listen"})  # ends when somebody ends it
 _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
 _WEB_SECONDS = 30.0
+_PRESENT_SECONDS = 10.0
 
 
 class DataPlane:
@@ -81,6 +84,7 @@ class DataPlane:
         self._accounts: dict[str, frozenset[str]] = {}
         self._limits: LimitRate | None = None
         self._placed: list[Placed] = []
+        self.pins = PinDesk(self._present, self._clock)
         self.ledger_ok = True
         self.port = 0
 
@@ -223,14 +227,18 @@ class DataPlane:
 
     def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
         policy = build_policy(settings, payload.get("policies") or {})
-        placed, limits = build_controls(settings, payload, policy, self._counters, self._clock)
+        placed, limits = build_controls(settings, payload, policy, self._counters, self._clock, self.pins)
         if self._limits is not None:
             limits.adopt(self._limits)
         self._limits = limits
         self._placed = placed
         pipeline = Pipeline(placed, self._spawn)
-        upstreams = self._build_upstreams(settings, payload.get("secrets") or {})
         modes = {one.control.slug: one.mode for one in placed}
+        rows = (payload.get("papers") or {}).get("pins") or []
+        self.pins.renew(msgspec.convert(rows, list[Row]))
+        self.pins.enforce = modes.get("match-pin") == "enforce"
+        self.pins.compares = modes.get("match-pin") != "off"
+        upstreams = self._build_upstreams(settings, payload.get("secrets") or {})
         enforced = modes.get("ask-policy") == "enforce"
         profile = settings.gateway.profile
         desk = Desk(
@@ -247,6 +255,7 @@ class DataPlane:
             gate_requests=modes.get("gate-server-requests") == "enforce",
             live=self._live,
             task_key=payload["session_key"],
+            pins=self.pins if modes.get("match-pin") != "off" else None,
             may_ask=(lambda *question: policy.may(*question).allowed) if enforced else None,
         )
         documents = documents_of(settings, payload["jwks"])
@@ -278,7 +287,10 @@ class DataPlane:
         return {name: one[2] for name, one in kept.items()}
 
     def _bridged(self, spec: ServerSpec, credential: bytes) -> BridgedUpstream:
-        return BridgedUpstream(self._make_upstream(spec, credential), spec.name, self._parks, _later)
+        inner = self._make_upstream(spec, credential)
+        if spec.trust != "off":
+            inner = PinnedUpstream(inner, spec.name, self.pins)
+        return BridgedUpstream(inner, spec.name, self._parks, _later)
 
     def _make_upstream(self, spec: ServerSpec, credential: bytes) -> Upstream:
         if spec.is_stdio:
@@ -293,6 +305,23 @@ class DataPlane:
             self._pools[(host, port, tls)] = pool
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return HttpUpstream(spec.name, pool, parts.netloc, target, credential, self._facts.schema_of, _later)
+
+    # -- pins ---------------------------------------------------------------------------------------------------
+
+    def _present(self, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
+        async def asking() -> None:
+            try:
+                rows = await self._peer.ask("present", payload, timeout_seconds=_PRESENT_SECONDS)
+                found = msgspec.convert(rows, list[Row])
+            except (DoorwardError, msgspec.ValidationError):
+                return then(None)
+            return then(found)
+
+        self._spawn(asking())
+
+    def adopt_pins(self, payload: Any) -> None:
+        """Newer rows, from the supervisor."""
+        self.pins.adopt(msgspec.convert(payload, list[Row]))
 
     # -- pages of the supervisor's offices ----------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
     "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
+    "tools": ("doorward.cli.tools:tools", "Look at what servers offer, and approve or reject it."),
     "token": ("doorward.cli.token:token", "Print one access token for one protected server."),
 }
 

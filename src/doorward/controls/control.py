@@ -104,6 +104,7 @@ class Call:
         "event",
         "head",
         "item",
+        "listed",
         "message",
         "notes",
         "principal",
@@ -133,6 +134,7 @@ class Call:
             str, Any
         ] = {}  # what this client declared (initialize, or _meta of the request)
         self.schema: dict[str, Any] | None = None  # the tool's inputSchema as last listed for this server
+        self.listed = False  # the gateway has listed the server's tools for this very call
         self.read_only = False  # by the readOnlyHint last listed
         self.notes: list[str] = list(head.notes)
 

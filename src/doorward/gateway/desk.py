@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from doorward.base.errors import DoorwardError, UpstreamError
 from doorward.base.ids import EventIds
 from doorward.catalogue.server import ServerSpec
-from doorward.controls.control import Head
+from doorward.controls.control import Call, Head
 from doorward.controls.gate_server_requests import allowed_capabilities
-from doorward.gateway.facts import FactBook
+from doorward.gateway.facts import FactBook, ToolFacts
+from doorward.gateway.pinned import PinDesk
 from doorward.gateway.pipeline import Pipeline
 from doorward.gateway.ports import Link, Upstream
 from doorward.gateway.recorder import Recorder
@@ -83,6 +84,7 @@ class Desk:
         live: set[Exchange],
         may_ask: Callable[[Principal, str, str, str], bool] | None = None,
         task_key: bytes = b"",
+        pins: PinDesk | None = None,
     ) -> None:
         """``task_key`` is shared by all workers; without one, task ids of this desk hold for this desk only.
 
@@ -90,6 +92,7 @@ class Desk:
         self.pipeline = pipeline
         self.recorder = recorder
         self.facts = facts
+        self._pins = pins
         self.ids = ids
         self.servers = servers
         self.upstreams = upstreams
@@ -101,6 +104,18 @@ class Desk:
         self.live = live
         self.tasks = TaskSeal(task_key or secrets.token_bytes(32))
         self.may_ask = may_ask or (lambda principal, _, server, __: may_use_server(principal, server))
+
+    def known_tool(self, call: Call) -> ToolFacts | None:
+        """What is known of the tool of a call; None when the server's tools must be listed before it goes on."""
+        known = self.facts.of(call.server, call.item)
+        if known is None or self._pins is None or self.servers[call.server].trust == "off":
+            return known
+        return known if self._pins.is_verified(call.server, call.principal.key) else None
+
+    def list_tools(self, call: Call, link: Link, then: Callable[[bool], None]) -> None:
+        """List the server's tools on behalf of a call; ``then`` hears whether its tool exists."""
+        anew = self._pins is not None and self.servers[call.server].trust != "off"
+        self.facts.ensure(call.server, call.item, call.message, link, then, anew=anew)
 
     def declared(self, server: str, capabilities: dict[str, Any]) -> dict[str, Any]:
         """The client capabilities that this server may hear of (CF-21): never more than the client declared."""

@@ -103,17 +103,25 @@ class FactBook:
         facts.is_stale = True
 
     def ensure(
-        self, server: str, tool: str, template: Message, link: Link, then: Callable[[bool], None]
+        self,
+        server: str,
+        tool: str,
+        template: Message,
+        link: Link,
+        then: Callable[[bool], None],
+        *,
+        anew: bool = False,
     ) -> None:
         """Call ``then`` with whether the tool exists, listing the server's tools first where that is needed.
 
         A server that cannot list (no tools capability, an error, silence) is taken at its word: ``then(True)``, and it
-        will answer the call itself.
+        will answer the call itself. ``anew`` lists over this very link whatever is known: another principal's list says
+        nothing about what this one is shown.
         """
         facts = self._servers.setdefault(server, ServerFacts())
-        if tool in facts.tools:
+        if tool in facts.tools and not anew:
             return then(True)
-        if not facts.waiting:
+        if not facts.waiting and not anew:
             now = self._clock.monotonic()
             if now - facts.listed_at < _FRESH_SECONDS:
                 return then(False)

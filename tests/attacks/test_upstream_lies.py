@@ -21,15 +21,19 @@ PEOPLE = {
 }
 
 
+# Its definitions change from test to test, which would be found out before the lie that a test is about.
+LIARS = {**PEOPLE, "servers.s": {"trust": "off"}}
+
+
 @pytest.fixture(scope="module")
 def gate() -> Iterator[Target]:
-    with target(tables=PEOPLE) as found:
+    with target(tables=LIARS) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def without_policy() -> Iterator[Target]:
-    with target(tables=PEOPLE, off=("ask-policy",)) as found:
+    with target(tables=LIARS, off=("ask-policy",)) as found:
         yield found
 
 

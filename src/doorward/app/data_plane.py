@@ -236,6 +236,9 @@ class DataPlane:
         modes = {one.control.slug: one.mode for one in placed}
         rows = (payload.get("papers") or {}).get("pins") or []
         self.pins.renew(msgspec.convert(rows, list[Row]))
+        self.pins.apart = frozenset(
+            name for name, spec in settings.servers.items() if spec.is_stdio and spec.per_principal
+        )
         self.pins.enforce = modes.get("match-pin") == "enforce"
         self.pins.compares = modes.get("match-pin") != "off"
         upstreams = self._build_upstreams(settings, payload.get("secrets") or {})

@@ -44,6 +44,7 @@ class PinDesk:
         self._present = present
         self._clock = clock
         self.enforce = True  # whether lists are changed; else everything is compared and put on record only
+        self.apart: frozenset[str] = frozenset()  # servers that keep a process for each principal
         self.compares = True  # False where match-pin is off
         self._rows: dict[tuple[str, str, str], Row] = {}
         self._clean: OrderedDict[tuple[str, str, bytes], None] = OrderedDict()
@@ -71,13 +72,17 @@ class PinDesk:
         return self._rows.get((server, kind, name))
 
     def is_verified(self, server: str, principal: str) -> bool:
-        """Whether this principal's own view of the server's tools was compared lately."""
-        at = self._verified.get((server, principal))
+        """Whether the server's tools as this principal is shown them were compared lately.
+
+        Only a server that keeps a process for each principal knows whom it talks to; for others there is one view.
+        """
+        at = self._verified.get((server, principal if server in self.apart else ""))
         return at is not None and self._clock.monotonic() - at < VERIFIED_SECONDS
 
     def _verify(self, server: str, principal: str) -> None:
-        self._verified[(server, principal)] = self._clock.monotonic()
-        self._verified.move_to_end((server, principal))
+        view = (server, principal if server in self.apart else "")
+        self._verified[view] = self._clock.monotonic()
+        self._verified.move_to_end(view)
         if len(self._verified) > _VERIFIED_COUNT:
             self._verified.popitem(last=False)
 
@@ -234,6 +239,12 @@ class _PinnedLink:
         self._desk = desk
         self.listen = inner.listen
         self.close = inner.close
+
+    def negotiated(self, version: str) -> None:
+        """The server answered initialize with this version."""
+        tell = getattr(self._inner, "negotiated", None)
+        if tell is not None:
+            tell(version)
 
     def post(self, message: Message, sink: Sink) -> Cancel:
         """See ``gateway.ports.Link``."""

@@ -17,6 +17,7 @@ from doorward.catalogue.definition import pin_of
 from doorward.catalogue.pins import Change, Item, PinBook, Row, Scanned, row_of
 from doorward.console.acts import Act, Asked
 from doorward.gateway.routes import join_name, join_uri
+from doorward.identity.principal import subject_of
 from doorward.protocol.json_door import parse_json
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class Definitions(Office):
     def _note(self, method: str, seen: Presented, item: str, reason: str, verdict: Any) -> None:
         self.supervisor.note(
             method,
-            seen.principal,
+            subject_of(seen.principal),
             kind="server",
             verdict=verdict,
             server=seen.server,

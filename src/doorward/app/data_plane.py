@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -57,6 +57,25 @@ _WEB_SECONDS = 30.0
 _PRESENT_SECONDS = 10.0
 
 
+class ClientFace(Protocol):
+    """What a data plane needs of the face towards its clients."""
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def faces(self) -> Collection[Any]: ...
+
+    def close(self) -> None: ...
+
+    async def drain(self, seconds: float) -> None: ...
+
+    def forget_heads(self) -> None: ...
+
+
+OpenFace = Callable[[Gateway, Outbox, FactBook], Awaitable[ClientFace]]
+
+
 class DataPlane:
     """Everything between the listening socket and the upstreams, in one process."""
 
@@ -67,12 +86,15 @@ class DataPlane:
         counters_fd: int,
         peer: Peer,
         store_failed: Callable[[StoreError], None],
+        open_face: OpenFace | None = None,
     ) -> None:
+        """``open_face`` opens another face towards clients than the HTTP listener of the settings."""
         self._index = index
         self._incarnation = incarnation
         self._counters_fd = counters_fd
         self._peer = peer
         self._store_failed = store_failed
+        self._open_face = open_face
         self._clock = SystemClock()
         self._ids = EventIds()
         self.freshness = Freshness(self._clock)
@@ -127,9 +149,17 @@ class DataPlane:
             is_ready=lambda: self.ledger_ok,
         )
         self.freshness.tick(snapshot.generation)
-        host, _, port = settings.gateway.listen.rpartition(":")
+        self._listener: ClientFace
+        if self._open_face is not None:
+            self._listener = await self._open_face(self.gateway, self._outbox, self._facts)
+        else:
+            self._listener = await self._listen(settings.gateway.listen)
+        self.port = self._listener.port
+
+    async def _listen(self, address: str) -> HttpListener:
+        host, _, port = address.rpartition(":")
         connections, backlog = connections_within(raise_open_files())
-        self._listener: HttpListener = await listen(
+        return await listen(
             host.strip("[]"),
             int(port),
             self.gateway,
@@ -139,7 +169,6 @@ class DataPlane:
             reuse_port=True,
             backlog=backlog,
         )
-        self.port = self._listener.port
 
     async def _sign(self, origin: str, size: int, root: bytes) -> str:
         note = await self._peer.ask("sign", {"origin": origin, "size": size, "root": root})

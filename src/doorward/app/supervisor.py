@@ -12,9 +12,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -29,7 +30,7 @@ from doorward.app.offices import Offices
 from doorward.app.postures import Postures
 from doorward.app.revision import Prepared, judge, prepare, try_whole
 from doorward.app.secrets import SecretReader
-from doorward.app.worker_process import WORKER_MODULE, WorkerProcess
+from doorward.app.worker_process import WORKER_MODULE, StartWorker, WorkerProcess
 from doorward.base.errors import CallerError, DoorwardError, OperatorError, StoreError
 from doorward.settings import Loaded, check_hot_change, load
 
@@ -41,6 +42,7 @@ _log = logging.getLogger("doorward.supervisor")
 _TICK_SECONDS = 0.5
 _POLL_SECONDS = 1.0
 _DRAIN_SECONDS = 10.0
+_MAKE_WAY_SECONDS = 1.0
 _BACKOFF_FIRST_SECONDS = 0.2
 _BACKOFF_LAST_SECONDS = 10.0
 _STEADY_SECONDS = 30.0  # a worker that lived this long starts its back-off anew
@@ -58,7 +60,8 @@ class Supervisor:
         *,
         on_ready: Callable[[], None] = lambda: None,
         worker_module: str = WORKER_MODULE,
-        admin: bool = True,
+        start_worker: StartWorker | None = None,
+        admin: Literal["all", "socket", "none"] = "all",
     ) -> None:
         self.settings = loaded.settings
         self.loaded = loaded
@@ -76,8 +79,8 @@ class Supervisor:
         self.offices = Offices(self)
         self.mode_since: dict[str, float] = {}  # controls whose mode changed while this Doorward runs
         self._on_ready = on_ready
-        self._worker_module = worker_module
-        self._wants_admin = admin
+        self._start_process = start_worker or partial(WorkerProcess.start, module=worker_module)
+        self._admin = admin
         self._revoked: list[str] = []
         self._hints: dict[str, dict[str, bool]] = {}
         self._over = asyncio.Event()
@@ -106,7 +109,7 @@ class Supervisor:
             self._spawn(self._tick())
             self._spawn(self._poll())
             self._note_start()
-            self._spawn(self.postures.try_cage())
+            self._spawn(self._after_the_first_call(self.postures.try_cage))
             await self._over.wait()
             if self._failure is not None:
                 raise self._failure
@@ -260,7 +263,7 @@ class Supervisor:
     # -- workers ------------------------------------------------------------------------------------------------
 
     async def _start_worker(self, index: int) -> None:
-        worker = await WorkerProcess.start(index, self._counters_fd, self._worker_gone, self._worker_module)
+        worker = await self._start_process(index, self._counters_fd, self._worker_gone)
         self.workers[index] = worker
         peer = worker.peer
         peer.answer("hello", lambda _: self._hello(index))
@@ -303,14 +306,20 @@ class Supervisor:
             self._take_pool(
                 self._pool_for(self.loaded)
             )  # only now: the first call may come, but none has to wait for it
-            if self._wants_admin:
-                self._spawn(self._serve_admin())
+            if self._admin != "none":
+                self._spawn(self._after_the_first_call(self._serve_admin))
+
+    async def _after_the_first_call(self, work: Callable[[], Awaitable[Any]]) -> None:
+        """What nobody waits for makes way where one client does, which has started us and wants its first answer."""
+        if self._admin == "socket":
+            await asyncio.sleep(_MAKE_WAY_SECONDS)
+        await work()
 
     async def _serve_admin(self) -> None:
         from doorward.app.admin import serve_admin
 
         try:
-            await serve_admin(self)
+            await serve_admin(self, tcp=self._admin == "all")
         except OSError as error:
             _log.critical("the admin plane cannot listen", extra={"errno": error.errno})
 

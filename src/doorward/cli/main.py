@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
     "tools": ("doorward.cli.tools:tools", "Look at what servers offer, and approve or reject it."),
+    "wrap": ("doorward.cli.wrap:wrap", "Put Doorward before one stdio server of a desktop client."),
     "token": ("doorward.cli.token:token", "Print one access token for one protected server."),
 }
 
@@ -60,6 +61,7 @@ _MACHINE_PREFIXES = (
     "package-changed",
     "data-dir-",
     "worker-",
+    "wrap-folder",
     "range-machine-",
 )
 

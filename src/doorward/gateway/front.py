@@ -77,6 +77,7 @@ class Gateway:
         self._ids = ids
         self._relay = relay
         self._is_ready = is_ready
+        self.nobody = LOCAL  # who calls where nobody is authenticated
         self._parks = parks
         self._web = web
         self._legacy = LegacyFace(table)
@@ -132,8 +133,8 @@ class Gateway:
         ruling = pipeline.judge_head(head, _BEFORE_PATH, inside=False)
         if ruling is not None:
             head.refusal = (False, ruling)
-        elif head.principal is None:
-            head.principal = LOCAL  # nobody authenticates here: check-token is off (profile lab)
+        elif _is_nobody(head):
+            head.principal = self.nobody  # nobody authenticates here: check-token is off (profile lab)
 
     def _refuse(self, head: Head, ruling: Ruling, address: str) -> Reply:
         event = self._ids.mint()
@@ -295,6 +296,10 @@ class Gateway:
                 answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None)
             )
         return None
+
+
+def _is_nobody(head: Head) -> bool:
+    return head.principal is None or head.principal is LOCAL
 
 
 def _call_gone(message: Message) -> Callable[[Responder, bool], None]:

@@ -51,7 +51,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 async def start(path: Path) -> tuple[Supervisor, asyncio.Task[int]]:
     ready = asyncio.Event()
     supervisor = Supervisor(
-        load(path), on_ready=ready.set, worker_module="tests.stand_ins.fake_worker", admin=False
+        load(path), on_ready=ready.set, worker_module="tests.stand_ins.fake_worker", admin="none"
     )
     task = asyncio.ensure_future(supervisor.run())
     waiting = asyncio.ensure_future(ready.wait())
@@ -163,7 +163,7 @@ async def test_a_worker_that_dies_while_another_still_starts_is_replaced(
         load(write_settings(tmp_path)),
         on_ready=ready.set,
         worker_module="tests.stand_ins.fake_worker",
-        admin=False,
+        admin="none",
     )
     task = asyncio.ensure_future(supervisor.run())
     await until(lambda: 0 in supervisor.workers and supervisor.workers[0].is_ready)

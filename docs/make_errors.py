@@ -50,6 +50,8 @@ ADVICE = {
     "checkpoint-": "Run `doorward audit verify`; compare with a checkpoint that was kept elsewhere.",
     "command-not-found": "Install the program, or correct `command`.",
     "counters-": "Free memory, or lower `gateway.workers`; restart.",
+    "config-syntax": "Correct the line that is named, or let the client write its file anew.",
+    "import-": "Look at the file that is named; nothing of it was changed.",
     "wrap-": "Correct the command line; `doorward wrap --help` shows it.",
     "data-dir-": "Give each Doorward a data folder of its own that only its user can read.",
     "definition-": "Look at `doorward tools list` and `doorward tools diff`, and decide about what is offered now.",

@@ -269,6 +269,23 @@ def test_a_cancelled_call_is_not_answered_and_the_rest_goes_on(tmp_path: Path, e
         assert client.end() == 0
 
 
+def test_messages_from_a_file_are_served_and_the_end_of_it_is_the_end(tmp_path: Path) -> None:
+    lines = [
+        {"id": 1, "method": "server/discover", "params": {"_meta": ENVELOPE}},
+        {"id": 2, "method": "tools/list", "params": {"_meta": ENVELOPE}},
+    ]
+    source = tmp_path / "lines"
+    source.write_text("".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in lines))
+    with source.open("rb") as stdin:
+        done = subprocess.run(
+            [*DOORWARD, "wrap", "--", *PLAIN], stdin=stdin, capture_output=True, timeout=60, check=False,
+            env={**os.environ, "XDG_DATA_HOME": str(tmp_path)},
+        )  # fmt: skip
+    # Whoever closes stdin does not wait for answers (ST-15): how many come is chance, that it ends is not.
+    assert done.returncode == 0, done.stderr
+    assert all(json.loads(line)["jsonrpc"] == "2.0" for line in done.stdout.splitlines())
+
+
 def test_the_whole_home_folder_is_not_given_away(tmp_path: Path) -> None:
     done = subprocess.run(
         [*DOORWARD, "wrap", "--", *PLAIN, str(Path.home())],

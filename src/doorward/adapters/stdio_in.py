@@ -7,9 +7,12 @@ bridge is the same one. Answers and events become lines; nothing but MCP message
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import stat
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +32,7 @@ from doorward.protocol.sse import SseReader
 
 _log = logging.getLogger("doorward.stdio")
 _WRITE_BYTES = limits.STREAM_BUFFER_BYTES
+_READ_BYTES = 65_536
 _BOTH_TYPES = "application/json, text/event-stream"
 _LISTEN_AGAIN_SECONDS = 1.0
 
@@ -78,9 +82,19 @@ class StdioFace:
         os.dup2(2, 1)
         self._writer, _ = await loop.connect_write_pipe(lambda: _Out(self), out)
         self._writer.set_write_buffer_limits(high=_WRITE_BYTES)
-        self._reader, _ = await loop.connect_read_pipe(
-            lambda: _In(self), os.fdopen(os.dup(0), "rb", buffering=0)
-        )
+        mode = os.fstat(0).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            stdin = os.fdopen(os.dup(0), "rb", buffering=0)
+            self._reader, _ = await loop.connect_read_pipe(lambda: _In(self), stdin)
+        else:  # a terminal, a file or /dev/null, which no loop can wait for
+            # A daemon: a read that waits for a person must not hold up the end.
+            threading.Thread(target=self._read, args=(loop,), daemon=True).start()
+
+    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            while data := os.read(0, _READ_BYTES):
+                loop.call_soon_threadsafe(self.feed, data)
+            loop.call_soon_threadsafe(self.eof)
 
     def close(self) -> None:
         """Read no more."""

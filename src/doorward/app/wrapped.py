@@ -151,6 +151,9 @@ def _copy_state(base: Path, data_dir: Path) -> None:
         return
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
+        packages = data_dir / "packages"
+        if (base / "packages").is_dir() and not packages.exists():
+            packages.symlink_to(base / "packages")
         source = sqlite3.connect(f"file:{base / FILE}?mode=ro", uri=True)
         target = sqlite3.connect(data_dir / FILE)
         try:
@@ -159,7 +162,7 @@ def _copy_state(base: Path, data_dir: Path) -> None:
             source.close()
             target.close()
         (data_dir / FILE).chmod(0o600)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise OperatorError(
             "data-dir-unusable",
             "The state of the first client of this server cannot be read.",

@@ -34,6 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doorward.cli.doctor:doctor",
         "Say in plain words what is wrong with this machine or the settings.",
     ),
+    "import": (
+        "doorward.cli.import_:import_",
+        "Show the MCP servers of this machine's clients, and put Doorward before them.",
+    ),
     "range": (
         "doorward.cli.range:range_app",
         "Attack a Doorward of one's own, and see what each control stops.",

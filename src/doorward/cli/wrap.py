@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from cyclopts import Parameter
 
 from doorward.base.errors import OperatorError
@@ -24,14 +26,53 @@ _RUNNERS = frozenset(
 )
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command line asks for."""
+
+    server: str
+    words: tuple[str, ...] = ()
+    package: str = ""
+    url: str = ""
+    header: str = ""  # with ``url``: the field whose value lies in secrets/HEADER
+    env: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()  # variables whose values lie in secrets/NAME
+    files: tuple[Path, ...] = ()
+    sandbox: str = "strict"
+
+    def digest(self) -> str:
+        """What a person reviews: changing any of it makes another digest."""
+        told = (
+            self.words,
+            self.package,
+            self.url,
+            self.header,
+            self.env,
+            self.secrets,
+            [str(one) for one in self.files],
+            self.sandbox,
+        )
+        return "sha256:" + hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+
+
 def wrap(
     *command: Annotated[
         str, Parameter(help="The server's command and its arguments, after --.", allow_leading_hyphen=True)
     ],
     name: Annotated[str, Parameter(help="The server's name; made of the command when left out.")] = "",
+    package: Annotated[
+        str, Parameter(help="pypi:NAME==VERSION or npm:NAME@VERSION: installed once, with hashes on record.")
+    ] = "",
+    url: Annotated[str, Parameter(help="A server that is reached over HTTP, instead of a command.")] = "",
+    header: Annotated[
+        str, Parameter(help="With --url: the header whose value lies in the folder's secrets.")
+    ] = "",
     env: Annotated[
         tuple[str, ...],
         Parameter(help="A variable of this environment that the server gets; may be repeated.", negative=""),
+    ] = (),
+    secret: Annotated[
+        tuple[str, ...],
+        Parameter(help="A variable whose value lies in the folder's secrets; may be repeated.", negative=""),
     ] = (),
     file: Annotated[
         tuple[Path, ...], Parameter(help="A further file or folder that the server may read.", negative="")
@@ -39,6 +80,10 @@ def wrap(
     sandbox: Annotated[
         str, Parameter(help='"strict", or "none" to start it without a cage, on record.')
     ] = "strict",
+    reviewed: Annotated[
+        bool,
+        Parameter(help="Start only what `doorward import` has shown and somebody accepted.", negative=""),
+    ] = False,
 ) -> int:
     """Run a stdio server behind Doorward, and speak to the client over stdin and stdout.
 
@@ -48,17 +93,79 @@ def wrap(
     from doorward.app.secrets import leave_environment
     from doorward.settings import load
 
-    words = list(command)
-    if not words:
-        raise OperatorError("wrap-command", "Name the server's command: doorward wrap -- COMMAND ARGUMENTS.")
+    if bool(command) == bool(url):
+        raise OperatorError(
+            "wrap-command", "Name either a command, doorward wrap -- COMMAND ARGUMENTS, or --url."
+        )
+    words = command or (url,)
     server = name or name_of(words)
-    path = write_settings(folder_of(server, words, named=bool(name)), server, words, env, file, sandbox)
-    loaded = load(path)
+    wanted = Wanted(
+        server=server, words=command, package=package, url=url, header=header, env=env, secrets=secret, files=file,
+        sandbox=sandbox,
+    )  # fmt: skip
+    if reviewed:
+        check_reviewed(wanted)
+    folder = folder_of(server, words, named=bool(name))
+    loaded = load(write_settings(folder, wanted))
+    if package:
+        install(folder, wanted)
     leave_environment(loaded.settings)
     configure_logs()
     from doorward.app.wrapped import Wrapped
 
     return Wrapped(loaded, server).run()
+
+
+def install(folder: Path, wanted: Wanted) -> str:
+    """Install the package of a wrapped server unless it is there; the program that it brings. Raises: OperatorError."""
+    from doorward.adapters.packages import Packages, parse_package
+
+    packages = Packages(folder / "data")
+    try:
+        if packages.lock(wanted.server).get("package") == wanted.package:
+            return packages.commands(wanted.server)[0]
+    except OperatorError:
+        pass  # not installed yet
+    packages.install(wanted.server, parse_package(wanted.package), say=_say)
+    return packages.commands(wanted.server)[0]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"doorward: {text}\n")
+
+
+def check_reviewed(wanted: Wanted) -> None:
+    """Raises: OperatorError ``wrap-not-reviewed``."""
+    if wanted.digest() not in read_reviewed():
+        raise OperatorError(
+            "wrap-not-reviewed",
+            "This is not the command that was reviewed: run `doorward import` in the project, look at it and apply it again.",
+        )
+
+
+def read_reviewed() -> set[str]:
+    """Digests of the commands that somebody accepted. Raises: OperatorError."""
+    try:
+        return set(msgspec.json.decode(_reviewed_path().read_bytes(), type=list[str]))
+    except FileNotFoundError:
+        return set()
+    except (OSError, msgspec.MsgspecError) as error:
+        raise OperatorError("wrap-folder", f"{_reviewed_path()} cannot be read.") from error
+
+
+def add_reviewed(digests: set[str]) -> None:
+    """Accept commands."""
+    path = _reviewed_path()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    known = sorted(read_reviewed() | digests)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(msgspec.json.encode(known))
+    temporary.chmod(0o600)
+    temporary.replace(path)
+
+
+def _reviewed_path() -> Path:
+    return home_folder() / "reviewed.json"
 
 
 def name_of(words: Sequence[str]) -> str:
@@ -77,18 +184,21 @@ def name_of(words: Sequence[str]) -> str:
 
 def folder_of(server: str, words: Sequence[str], *, named: bool) -> Path:
     """Where a wrapped server's settings, pins and records lie: by its name, else by its command too."""
-    home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     mark = "" if named else "-" + hashlib.sha256("\0".join(words).encode()).hexdigest()[:8]
-    return Path(home) / "doorward" / "wrap" / f"{server}{mark}"
+    return home_folder() / f"{server}{mark}"
 
 
-def write_settings(
-    folder: Path, server: str, words: Sequence[str], env: Sequence[str], files: Sequence[Path], sandbox: str
-) -> Path:
+def home_folder() -> Path:
+    """The folder of all wrapped servers."""
+    home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(home) / "doorward" / "wrap"
+
+
+def write_settings(folder: Path, wanted: Wanted) -> Path:
     """Write or update the settings of a wrapped server. Raises: OperatorError."""
     import tomlkit
 
-    if sandbox not in ("strict", "none"):
+    if wanted.sandbox not in ("strict", "none"):
         raise OperatorError("wrap-sandbox", '--sandbox is "strict" or "none".')
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,14 +211,10 @@ def write_settings(
     document.setdefault("identity", {})["mode"] = "off"
     if "servers" not in document:
         document["servers"] = tomlkit.table(is_super_table=True)
-    table = document["servers"].setdefault(server, tomlkit.table())
-    table["command"] = [
-        _absolute(words[0]),
-        *(str(Path(word).absolute()) if _is_path(word) else word for word in words[1:]),
-    ]
-    table["env"] = {one: {"env": one} for one in env}
-    table["files"] = _grants(words[1:], files)
-    table["sandbox"] = sandbox
+    table = document["servers"].setdefault(wanted.server, tomlkit.table())
+    for key in ("command", "package", "env", "files", "sandbox", "url", "credentials"):
+        table.pop(key, None)
+    table.update(_how_reached(wanted) if wanted.url else _how_started(wanted))
     fresh = tomlkit.dumps(document)
     if fresh != text or not path.exists():
         temporary = path.with_name(f".doorward.toml.{os.getpid()}")
@@ -116,6 +222,31 @@ def write_settings(
         temporary.chmod(0o600)
         temporary.replace(path)
     return path
+
+
+def _how_reached(wanted: Wanted) -> dict[str, Any]:
+    found: dict[str, Any] = {"url": wanted.url}
+    if wanted.header:
+        value = {"file": str(Path("secrets") / "header")}
+        found["credentials"] = {"type": "header", "name": wanted.header, "value": value}
+    return found
+
+
+def _how_started(wanted: Wanted) -> dict[str, Any]:
+    program, *rest = wanted.words
+    found: dict[str, Any] = {
+        "command": [
+            program if wanted.package else _absolute(program),
+            *(str(Path(word).absolute()) if _is_path(word) else word for word in rest),
+        ],
+        "env": {
+            **{one: {"env": one} for one in wanted.env},
+            **{one: {"file": str(Path("secrets") / one)} for one in wanted.secrets},
+        },
+        "files": _grants(rest, wanted.files),
+        "sandbox": wanted.sandbox,
+    }
+    return {**found, "package": wanted.package} if wanted.package else found
 
 
 def _absolute(program: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 HOME = Path(__file__).resolve().parent.parent
 PAGES = HOME / "docs" / "reference"
 ORDER_FILE = HOME / "src" / "doorward" / "controls" / "order.py"
-HOOKS = ("head", "request", "listing", "reply", "notice", "settled")
+HOOKS = ("head", "request", "listing", "reply", "notice", "claim", "settled")
 WIDTH = 100
 sys.path.insert(0, str(HOME / "src"))
 
@@ -35,6 +35,7 @@ noted on record; what a `head` hook would have refused is in the log) or `off` i
 | `listing` | a server listed tools, prompts, resources or templates |
 | `reply` | a server's final answer came |
 | `notice` | a server sends a notification, or asks the client something |
+| `claim` | a caller presents a session or a state that is not plainly theirs |
 | `settled` | the exchange is over; nothing can be changed |
 
 Before all of them the framing of HTTP is checked. The path is checked after `check-origin`, the limit for each peer address

@@ -240,10 +240,13 @@ SLUGS: dict[str, bool] = {
     "check-origin": True,
     "check-token": True,
     "check-head": True,
+    "bind-session": True,
     "check-shape": True,
     "limit-rate": False,
     "ask-policy": False,
+    "seal-state": True,
     "gate-server-requests": False,
+    "scope-cache": True,
     "keep-ledger": True,
     "keep-cage": True,
 }

@@ -7,8 +7,6 @@ from typing import Any
 
 from doorward.base.errors import UpstreamError
 from doorward.gateway.bridge import BridgedUpstream
-from doorward.gateway.parks import ParkSeal
-from doorward.gateway.sessions import Seat
 from doorward.protocol.envelope import message_of
 from tests.talks.talk import Ear, PlayedServer, Talk
 
@@ -46,8 +44,7 @@ class Scene:
         self.server = PlayedServer("legacy")
         self.talk = Talk({"time": self.server}, allow_requests=("elicitation", "roots", "sampling"))
         self.timers = Timers()
-        seal = ParkSeal(b"k" * 32, Seat(0, b"incarnat"))
-        self.bridge = BridgedUpstream(self.server, "time", seal, self.timers)
+        self.bridge = BridgedUpstream(self.server, "time", self.talk.states.book, self.timers)
         self.talk.gateway.snapshot.desk.upstreams["time"] = self.bridge
         self.capabilities = capabilities or {}
         self.modern("tools/list")
@@ -113,8 +110,7 @@ def test_a_refused_handshake_leaves_nothing_open() -> None:
     server = PlayedServer("legacy")
     server.answers["initialize"] = {"error": {"code": -32603, "message": "no"}}
     talk = Talk({"time": server})
-    seal = ParkSeal(b"k" * 32, Seat(0, b"incarnat"))
-    talk.gateway.snapshot.desk.upstreams["time"] = BridgedUpstream(server, "time", seal, Timers())
+    talk.gateway.snapshot.desk.upstreams["time"] = BridgedUpstream(server, "time", talk.states.book, Timers())
     assert "error" in talk.modern("time", "tools/list").json
     assert all(link.closed_by_us for link in server.links)
 

@@ -30,13 +30,13 @@ from doorward.base.ids import EventIds
 from doorward.catalogue.server import ServerSpec
 from doorward.controls.control import Refuse
 from doorward.controls.limit_rate import LimitRate
+from doorward.controls.scope_cache import ScopeCache
 from doorward.gateway.bridge import BridgedUpstream
 from doorward.gateway.desk import Desk
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.facts import FactBook
 from doorward.gateway.front import Addresses, Gateway
 from doorward.gateway.http_link import HttpUpstream
-from doorward.gateway.parks import ParkSeal
 from doorward.gateway.pipeline import Pipeline, Placed
 from doorward.gateway.ports import Cancel, Upstream
 from doorward.gateway.recorder import Recorder
@@ -44,6 +44,7 @@ from doorward.gateway.relay import RelayedResponder, RelayingClient
 from doorward.gateway.routes import Routes
 from doorward.gateway.sessions import Seat, SessionSeal, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
+from doorward.gateway.states import StateSeal
 from doorward.identity.principal import Principal
 from doorward.settings import Settings
 
@@ -104,7 +105,7 @@ class DataPlane:
         seal = SessionSeal(payload["session_key"])
         seat = Seat(self._index, self._incarnation)
         self.table = SessionTable(seal, seat, self._clock)
-        self._parks = ParkSeal(payload["session_key"], seat)
+        self._states = StateSeal(payload["session_key"], seat, self._clock)
         snapshot = self._build(payload, settings)
         self._access_check(settings, snapshot.desk)
         self.gateway = Gateway(
@@ -116,7 +117,7 @@ class DataPlane:
             clock=self._clock,
             ids=self._ids,
             relay=self._relay,
-            parks=self._parks,
+            states=self._states,
             is_ready=lambda: self.ledger_ok,
         )
         self.freshness.tick(snapshot.generation)
@@ -230,6 +231,7 @@ class DataPlane:
         modes = {one.control.slug: one.mode for one in placed}
         enforced = modes.get("ask-policy") == "enforce"
         profile = settings.gateway.profile
+        self._states.switch(on=modes.get("seal-state") != "off")
         desk = Desk(
             pipeline=pipeline,
             recorder=self._recorder,
@@ -243,6 +245,8 @@ class DataPlane:
             sync_all=settings.audit.durability == "before-upstream" or profile in ("production", "regulated"),
             gate_requests=modes.get("gate-server-requests") == "enforce",
             live=self._live,
+            states=self._states,
+            narrow=ScopeCache.narrowing(modes.get("scope-cache", "enforce")),
             task_key=payload["session_key"],
             may_ask=(lambda *question: policy.may(*question).allowed) if enforced else None,
         )
@@ -276,7 +280,7 @@ class DataPlane:
         return {name: one[2] for name, one in kept.items()}
 
     def _bridged(self, spec: ServerSpec, credential: bytes) -> BridgedUpstream:
-        return BridgedUpstream(self._make_upstream(spec, credential), spec.name, self._parks, _later)
+        return BridgedUpstream(self._make_upstream(spec, credential), spec.name, self._states.book, _later)
 
     def _make_upstream(self, spec: ServerSpec, credential: bytes) -> Upstream:
         if spec.is_stdio:

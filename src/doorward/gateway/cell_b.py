@@ -11,10 +11,11 @@ from typing import Any
 
 from doorward.base.errors import UpstreamError
 from doorward.controls.gate_server_requests import KINDS
+from doorward.controls.seal_state import STATE_INVALID
 from doorward.gateway.cell_b_call import SESSION_GONE, ParkedCall
 from doorward.gateway.desk import DeafSink
 from doorward.gateway.handshakes import speaks_known, unknown_version
-from doorward.gateway.parks import STATE_INVALID, ParkSeal, digest_of
+from doorward.gateway.parks import ParkBook
 from doorward.gateway.ports import Cancel, Later, Link, Sink
 from doorward.protocol import cell_b, codes
 from doorward.protocol.envelope import error, notification, request, response
@@ -42,13 +43,12 @@ class ModernClientLink:
         self,
         inner: Link,
         capabilities: dict[str, Any],
-        bound: tuple[str, str],
-        seal: ParkSeal,
+        book: ParkBook,
         later: Later,
         again: Callable[[Message, Sink], None],
         doubt: Callable[[UpstreamError], None],
     ) -> None:
-        """``bound``: principal and server; ``again`` sends a request over a fresh session in place of this one, and
+        """``book`` numbers calls that wait; ``again`` sends a request over a fresh session in place of this one, and
         ``doubt`` hears why there could be no session at all."""
         self.capabilities = capabilities
         self.handshake: dict[str, Any] = {}
@@ -56,8 +56,7 @@ class ModernClientLink:
         self.is_over = False
         self.is_used = False
         self._inner = inner
-        self._bound = "\0".join(bound).encode() + b"\0"
-        self._seal = seal
+        self._book = book
         self.later = later
         self._again = again
         self._doubt = doubt
@@ -65,7 +64,7 @@ class ModernClientLink:
         self._is_ready = False
         self._waiting: list[tuple[Message, Sink, _Waiting]] = []
         self._calls: set[ParkedCall] = set()
-        self._parks: dict[bytes, ParkedCall] = {}
+        self._parks: dict[int, ParkedCall] = {}
         self._log_level = ""
         self._ears: dict[_Subscription, None] = {}
         self._hearing: Cancel | None = None
@@ -202,26 +201,33 @@ class ModernClientLink:
     def ended(self, call: ParkedCall) -> None:
         """A call is over."""
         self._calls.discard(call)
-        for handle in [handle for handle, one in self._parks.items() if one is call]:
-            del self._parks[handle]
+        for number in [number for number, one in self._parks.items() if one is call]:
+            del self._parks[number]
+            self._book.leave(number)
 
     @property
     def is_full(self) -> bool:
         """True when calls that wait for their clients hold as much as they may together."""
         return sum(call.held_bytes for call in self._calls) > _PARKED_BYTES
 
-    def park(self, call: ParkedCall, message: Message) -> str | None:
-        """Keep a call for its client to come back; the state that opens it, or None when too many wait."""
+    def park(self, call: ParkedCall) -> str | None:
+        """Keep a call for its client to come back; the state that names it, or None when too many wait."""
         if len(self._parks) >= _PARKS_COUNT or self.is_full:
             return None
-        handle = self._seal.fresh_handle()
-        self._parks[handle] = call
-        return self._seal.seal(handle, self._bound + digest_of(message))
+        number = self._book.enter(call)
+        self._parks[number] = call
+        return self._book.name(number)
 
     def _come_back(self, state: object, message: Message, sink: Sink) -> Cancel:
-        handle = self._seal.open(state, self._bound + digest_of(message))
-        call = self._parks.pop(handle, None) if handle is not None else None
-        if call is None:  # made up, another caller's or request's, too old, or used before: all the same
+        number = self._book.number(state)
+        call = None
+        if number is not None:
+            # SECURITY: the sealed state is bound to its caller; that it is found among their own calls only is a wall more.
+            call = self._parks.get(number) or self._book.anyones(number)
+        if number is not None and not self._book.is_shared:
+            self._parks.pop(number, None)
+            self._book.leave(number)
+        if call is None:  # another caller's, too old, or used before: all the same
             sink.message(error(message.id, codes.INVALID_PARAMS, STATE_INVALID))
             sink.done()
             return _nothing

@@ -218,7 +218,7 @@ class ParkedCall:
         sink = self._sink
         if sink is None or self._is_over:
             return None
-        state = self._link.park(self, self._message)
+        state = self._link.park(self)
         if state is None:
             self._pending.clear()
             self.cancel()

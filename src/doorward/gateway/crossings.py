@@ -9,7 +9,7 @@ from typing import Any
 from doorward.base import limits
 from doorward.base.errors import UpstreamError
 from doorward.gateway.cell_b import ModernClientLink
-from doorward.gateway.parks import ParkSeal
+from doorward.gateway.parks import ParkBook
 from doorward.gateway.ports import Later, Link, Sink, Upstream
 from doorward.protocol.codes import LEGACY_VERSIONS
 from doorward.protocol.json_door import encode_json
@@ -26,16 +26,14 @@ class Crossings:
     def __init__(
         self,
         inner: Upstream,
-        name: str,
-        seal: ParkSeal,
+        book: ParkBook,
         later: Later,
         doubt: Callable[[UpstreamError], None],
     ) -> None:
         """``doubt`` hears of handshakes that failed: the server may speak another era by now."""
         self._doubt = doubt
         self._inner = inner
-        self._name = name
-        self._seal = seal
+        self._book = book
         self._later = later
         self._links: dict[tuple[str, str], ModernClientLink] = {}
         self._waiting: dict[tuple[str, str], list[Ready]] = {}
@@ -69,8 +67,7 @@ class Crossings:
         fresh = self._links[key] = ModernClientLink(
             link,
             capabilities,
-            (key[0], self._name),
-            self._seal,
+            self._book,
             self._later,
             lambda message, sink: self._again(key[0], capabilities, message, sink),
             self._doubt,

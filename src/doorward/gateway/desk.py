@@ -12,10 +12,12 @@ from doorward.base.ids import EventIds
 from doorward.catalogue.server import ServerSpec
 from doorward.controls.control import Head
 from doorward.controls.gate_server_requests import allowed_capabilities
+from doorward.controls.scope_cache import Narrow, ScopeCache
 from doorward.gateway.facts import FactBook
 from doorward.gateway.pipeline import Pipeline
 from doorward.gateway.ports import Link, Upstream
 from doorward.gateway.recorder import Recorder
+from doorward.gateway.states import StateSeal
 from doorward.gateway.tasks import TaskSeal, is_foreign
 from doorward.identity.principal import Principal
 from doorward.protocol import codes
@@ -81,8 +83,10 @@ class Desk:
         sync_all: bool,
         gate_requests: bool,
         live: set[Exchange],
+        states: StateSeal,
         may_ask: Callable[[Principal, str, str, str], bool] | None = None,
         task_key: bytes = b"",
+        narrow: Narrow | None = None,
     ) -> None:
         """``task_key`` is shared by all workers; without one, task ids of this desk hold for this desk only.
 
@@ -99,6 +103,8 @@ class Desk:
         self.sync_all = sync_all  # every decision is on disk before the server is touched
         self._gate_requests = gate_requests
         self.live = live
+        self.states = states
+        self.narrow = narrow or ScopeCache.narrowing("enforce")  # what a server lets caches share of a result
         self.tasks = TaskSeal(task_key or secrets.token_bytes(32))
         self.may_ask = may_ask or (lambda principal, _, server, __: may_use_server(principal, server))
 

@@ -336,7 +336,7 @@ class Exchange:
                 if ruling is not None:
                     return ruling
         if call.era == "modern" and method in _CACHEABLE and result.get("cacheScope") == "public":
-            result["cacheScope"] = "private"  # what a caller may see is its own (2026-07-28 caching; SF-58)
+            self.desk.narrow(call, result)  # what a caller may see is its own (2026-07-28 caching; SF-58)
         return None
 
     def keep(self, server: str, items: list[Any], key: str) -> Ruling | None:

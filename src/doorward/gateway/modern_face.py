@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from doorward.base.errors import CallerError, UpstreamError
-from doorward.controls.control import Call, Head
+from doorward.controls.control import Call, Claim, Head
 from doorward.gateway import answers
 from doorward.gateway.desk import Desk, caller_of
 from doorward.gateway.exchange import Exchange
@@ -13,6 +13,7 @@ from doorward.gateway.fanout import FanLink
 from doorward.gateway.naming import address, both, is_addressed, item_of, renamer
 from doorward.gateway.ports import Link, Responder
 from doorward.gateway.routes import FEDERATED
+from doorward.gateway.states import ASKING, with_state
 from doorward.gateway.tasks import NOT_THEIRS, names_task
 from doorward.protocol.message import Message
 
@@ -36,6 +37,21 @@ def _cut(message: Message, capabilities: dict[str, Any]) -> Message:
     value = dict(message.value)
     value["params"] = params
     return Message(message.kind, message.method, message.id, params, value, message.params_fields)
+
+
+def _comes_back(exchange: Exchange) -> bool:
+    """Give a request that brings a state back the one that its server knows; False where it was refused."""
+    call, desk = exchange.call, exchange.desk
+    if not desk.states.is_on:
+        return True
+    opened = desk.states.open(call.principal.key, call.server, call.message)
+    if not opened.fault:
+        call.message = with_state(call.message, opened.state)
+        return True
+    ruling = desk.pipeline.judge_claim(call, call.principal, Claim("state", opened.fault))
+    if ruling is not None:
+        exchange.refuse(ruling)
+    return ruling is None
 
 
 class ModernFace:
@@ -74,7 +90,11 @@ class ModernFace:
         exchange = Exchange(desk, call, responder, body, None)
         if server != FEDERATED:
             federated = renamer(server) if head.server == FEDERATED else None
-            exchange.rename = both(federated, desk.tasks.sealer(principal.key, server, message.method, None))
+            exchange.rename = both(
+                federated,
+                desk.tasks.sealer(principal.key, server, message.method, None),
+                desk.states.sealer(call) if message.method in ASKING else None,
+            )
         exchange.route = self._route_of(desk)
         return exchange.start()
 
@@ -84,6 +104,8 @@ class ModernFace:
             if names_task(call.message) and call.message is call.sent:
                 exchange.refuse(NOT_THEIRS)
             elif call.server != FEDERATED:
+                if "requestState" in (call.message.params or {}) and not _comes_back(exchange):
+                    return
                 call.capabilities = desk.declared(call.server, call.capabilities)
                 call.message = _cut(call.message, call.capabilities)
                 desk.upstreams[call.server].link(

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from doorward.base.errors import CallerError
-from doorward.controls.control import Call, Control, Facts, Head, Hold, Mode, Note, Refuse, Rewrite
+from doorward.controls.control import Call, Claim, Control, Facts, Head, Hold, Mode, Note, Refuse, Rewrite
+from doorward.identity.principal import Principal
 from doorward.protocol import codes
 from doorward.protocol.envelope import message_of
 from doorward.protocol.message import Message
@@ -67,6 +68,7 @@ class Pipeline:
         self._listing = self._slice(active, "listing")
         self._reply = self._slice(active, "reply")
         self._notice = self._slice(active, "notice")
+        self._claim = self._slice(active, "claim")
         self._settled = [one.control.settled for one in active if _is_overridden(one.control, "settled")]
         self.has_reply_hooks = bool(self._reply)
 
@@ -196,6 +198,14 @@ class Pipeline:
         """Let controls judge what a server sends on its own."""
         for slug, hook, report in self._notice:
             ruling = self._plain(slug, hook, report, None, notice, server, capabilities)
+            if ruling is not None:
+                return ruling
+        return None
+
+    def judge_claim(self, call: Call | None, caller: Principal, claim: Claim) -> Ruling | None:
+        """Let controls judge a claim that does not hold; without an objection it counts as if it held."""
+        for slug, hook, report in self._claim:
+            ruling = self._plain(slug, hook, report, call, caller, claim)
             if ruling is not None:
                 return ruling
         return None

@@ -232,6 +232,11 @@ class SessionTable:
         session.touched_at = self._clock.monotonic()
         return session
 
+    def anyones(self, session_id: str, endpoint: str) -> Session | None:
+        """The session whoever asks; what that means is for ``bind-session`` to say."""
+        session = self._sessions.get(session_id)
+        return session if session is not None and session.endpoint == endpoint else None
+
     def owner(self, session_id: str) -> Seat | None:
         """Which worker made an id, when it is a real one."""
         return self.seal.open(session_id)

@@ -115,6 +115,10 @@ class ModernClientLink:
             return _nothing
         if message.method == "subscriptions/listen":
             return self._subscribe(message, sink)
+        if message.method.startswith("tasks/"):  # another thing than the older era's (0055); never declared
+            sink.message(error(message.id, codes.METHOD_NOT_FOUND, "Method not found"))
+            sink.done()
+            return _nothing
         self._set_level(str(cell_b.meta_of(message).get(LOG_LEVEL_KEY, "")))
         call = ParkedCall(self, message, sink, is_second=is_second)
         self._calls.add(call)

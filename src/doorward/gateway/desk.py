@@ -134,7 +134,7 @@ class Desk:
             self.facts.forget(server)
         if method == "notifications/progress":
             return _is_live(message, server, session, token)
-        if is_foreign(message, server, session):
+        if is_foreign(message, server, session, link):
             return False  # about a task that somebody else may have made
         ruling = self.pipeline.judge_notice(message, server, capabilities)
         if ruling is not None:

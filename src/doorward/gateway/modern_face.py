@@ -7,6 +7,7 @@ from typing import Any
 from doorward.base.errors import CallerError, UpstreamError
 from doorward.controls.control import Call, Claim, Head
 from doorward.gateway import answers
+from doorward.gateway.bridge import cell_of
 from doorward.gateway.desk import Desk, caller_of
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.fanout import FanLink
@@ -14,7 +15,7 @@ from doorward.gateway.naming import address, both, is_addressed, item_of, rename
 from doorward.gateway.ports import Link, Responder
 from doorward.gateway.routes import FEDERATED
 from doorward.gateway.states import ASKING, with_state
-from doorward.gateway.tasks import NOT_THEIRS, names_task
+from doorward.gateway.tasks import NOT_THEIRS, OwnTasks, names_task
 from doorward.protocol.message import Message
 
 _VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -75,6 +76,9 @@ class ModernFace:
             mine = desk.tasks.address(principal.key, (server,) if server else desk.servers, message)
             if mine is not None:
                 server, own = mine
+        heard = OwnTasks() if message.method == "subscriptions/listen" else None
+        if heard is not None:
+            own = desk.tasks.subscribed(principal.key, server, own, heard)
         call = Call(head=head, principal=principal, server=server, era="modern", message=own, event=event)
         call.sent = message
         own.params_fields = _params_fields(head)
@@ -92,13 +96,25 @@ class ModernFace:
             federated = renamer(server) if head.server == FEDERATED else None
             exchange.rename = both(
                 federated,
-                desk.tasks.sealer(principal.key, server, message.method, None),
+                desk.tasks.sealer(principal.key, server, message.method, heard),
                 desk.states.sealer(call) if message.method in ASKING else None,
             )
-        exchange.route = self._route_of(desk)
+        exchange.route = self._route_of(desk, heard)
         return exchange.start()
 
-    def _route_of(self, desk: Desk) -> Any:
+    def _route_of(self, desk: Desk, heard: OwnTasks | None) -> Any:
+        def reach(exchange: Exchange) -> None:
+            call = exchange.call
+
+            def go(link: Link | UpstreamError) -> None:
+                if heard is not None and not isinstance(link, UpstreamError):
+                    link = heard.over(link, cell_of(link, "modern"))
+                exchange.go(link)
+
+            desk.upstreams[call.server].link(
+                call.principal.key, "modern", call.version, call.capabilities, go
+            )
+
         def route(exchange: Exchange) -> None:
             call = exchange.call
             if names_task(call.message) and call.message is call.sent:
@@ -108,9 +124,7 @@ class ModernFace:
                     return
                 call.capabilities = desk.declared(call.server, call.capabilities)
                 call.message = _cut(call.message, call.capabilities)
-                desk.upstreams[call.server].link(
-                    call.principal.key, "modern", call.version, call.capabilities, exchange.go
-                )
+                reach(exchange)
             elif is_addressed(call.message.method):
                 exchange.refuse_unknown("no such server in the name")
             else:

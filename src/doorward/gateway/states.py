@@ -185,6 +185,8 @@ class StateSeal:
         text = state[len(_PREFIX) :]
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            if base64.urlsafe_b64encode(raw).decode().rstrip("=") != text:
+                return None  # one state has one spelling
             plain = self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _PREFIX.encode())
         except (binascii.Error, ValueError, InvalidTag):
             return None

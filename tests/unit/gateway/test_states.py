@@ -125,7 +125,7 @@ def test_when_all_room_is_taken_new_callers_wait_until_states_ran_out(
 def test_no_changed_state_opens_anything(at: int, letter: str) -> None:
     seal = seal_at()
     state = sealed(seal)
-    at %= len(state) - 1  # of the last character some bits carry nothing
+    at %= len(state)
     changed = state[:at] + letter + state[at + 1 :]
     assert bool(seal.open(*ALICE, call(requestState=changed)).fault) == (changed != state)
 

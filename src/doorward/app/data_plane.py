@@ -73,6 +73,7 @@ class DataPlane:
         self._ids = EventIds()
         self.freshness = Freshness(self._clock)
         self._facts = FactBook(self._clock, _later)
+        self._facts.tell = lambda server: peer.tell("list-changed", {"server": server})
         self._live: set[Exchange] = set()
         self._pools: dict[tuple[str, int, bool], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
@@ -308,6 +309,10 @@ class DataPlane:
     def accept_relay(self, payload: dict[str, Any], channel: Channel) -> None:
         """Serve a request that another worker handed over."""
         self.gateway.accept_relay(payload, lambda address: RelayedResponder(channel, address))
+
+    def list_changed(self, server: str) -> None:
+        """Another worker has heard that a server's list of tools changed."""
+        self._facts.forget(server)
 
     # -- rounds -------------------------------------------------------------------------------------------------
 

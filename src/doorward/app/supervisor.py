@@ -77,7 +77,6 @@ class Supervisor:
         self._worker_module = worker_module
         self._wants_admin = admin
         self._revoked: list[str] = []
-        self._hints: dict[str, dict[str, bool]] = {}
         self._over = asyncio.Event()
         self._prepared = asyncio.Event()
         self._stopping = False
@@ -265,7 +264,7 @@ class Supervisor:
         peer.on_tell("ready", lambda _: self._worker_ready(worker))
         peer.on_tell("failed", lambda payload: self._worker_failed(payload))
         peer.on_tell("metrics", lambda payload: setattr(worker, "numbers", payload))
-        peer.on_tell("hints", lambda payload: self._learn_hints(index, payload))
+        peer.on_tell("list-changed", lambda payload: self._list_changed(index, payload))
         peer.accept("stdio", self._accept_stdio)
         peer.accept("relay", self._accept_relay)
 
@@ -286,7 +285,6 @@ class Supervisor:
             "ledger_public_key": self._signer.public_key,
             "policies": self._in_force.policies,
             "secrets": self._in_force.credentials,
-            "hints": self._hints,
         }
 
     def _worker_ready(self, worker: WorkerProcess) -> None:
@@ -373,13 +371,13 @@ class Supervisor:
             raise StoreError("state-unusable", "The state is not open.")
         return self.state
 
-    def _learn_hints(self, index: int, payload: Any) -> None:
+    def _list_changed(self, index: int, payload: Any) -> None:
+        """One worker has heard that a server's list changed: the others may not hear it from the server."""
         match payload:
-            case {"server": str(server), "tools": dict(tools)} if server in self.settings.servers:
-                self._hints[server] = tools
+            case {"server": str(server)} if server in self.settings.servers:
                 for number, worker in self.workers.items():
                     if number != index:
-                        worker.peer.tell("hints", payload)
+                        worker.peer.tell("list-changed", {"server": server})
 
     def _accept_stdio(self, payload: Any, channel: Channel) -> None:
         if self.pool is None:

@@ -12,8 +12,9 @@ from typing import Any
 from doorward.base.errors import UpstreamError
 from doorward.controls.gate_server_requests import KINDS
 from doorward.controls.seal_state import STATE_INVALID
-from doorward.gateway.cell_b_call import SESSION_GONE, ParkedCall
+from doorward.gateway.cell_b_call import SESSION_GONE, ParkedCall, Place
 from doorward.gateway.desk import DeafSink
+from doorward.gateway.doubted import Doubted
 from doorward.gateway.handshakes import speaks_known, unknown_version
 from doorward.gateway.parks import ParkBook
 from doorward.gateway.ports import Cancel, Later, Link, Sink
@@ -45,7 +46,7 @@ class ModernClientLink:
         capabilities: dict[str, Any],
         book: ParkBook,
         later: Later,
-        again: Callable[[Message, Sink], None],
+        again: Callable[[Message, Sink, Place], None],
         doubt: Callable[[UpstreamError], None],
     ) -> None:
         """``book`` numbers calls that wait; ``again`` sends a request over a fresh session in place of this one, and
@@ -62,7 +63,7 @@ class ModernClientLink:
         self._doubt = doubt
         self._counter = 0
         self._is_ready = False
-        self._waiting: list[tuple[Message, Sink, _Waiting]] = []
+        self._waiting: list[tuple[Message, Sink, Place]] = []
         self._calls: set[ParkedCall] = set()
         self._parks: dict[int, ParkedCall] = {}
         self._log_level = ""
@@ -70,6 +71,11 @@ class ModernClientLink:
         self._hearing: Cancel | None = None
         self._watched: dict[str, int] = {}
         self._delay_seconds = _AGAIN_FIRST_SECONDS
+        self.doubted = Doubted(self._asking, self.send, later)
+
+    def _asking(self) -> list[ParkedCall]:
+        """The calls that could have asked what comes on the server's own stream."""
+        return [call for call in self._calls if call.may_ask]
 
     @property
     def is_idle(self) -> bool:
@@ -98,7 +104,7 @@ class ModernClientLink:
             return self._come_back(state, message, sink)
         if self._is_ready:
             return self._serve(message, sink, is_second=is_second)
-        waiting = _Waiting(is_second)
+        waiting = Place(is_second=is_second)
         self._waiting.append((message, sink, waiting))
         if len(self._waiting) == 1:
             self._shake(cell_b.meta_of(message).get(CLIENT_INFO_KEY))
@@ -144,6 +150,7 @@ class ModernClientLink:
             problem = UpstreamError("stopped", "The session with the protected server ended.")
             for call in list(self._calls):
                 call.stop(problem)
+            self.doubted.close()
             self._fail_waiting(problem)
             self._fail_ears(problem)
             if self._hearing is not None:
@@ -208,6 +215,7 @@ class ModernClientLink:
         for number in [number for number, one in self._parks.items() if one is call]:
             del self._parks[number]
             self._book.leave(number)
+        self.doubted.look()
 
     @property
     def is_full(self) -> bool:
@@ -237,10 +245,10 @@ class ModernClientLink:
             return _nothing
         return call.resume(message, sink)
 
-    def replace(self, message: Message, sink: Sink) -> None:
+    def replace(self, message: Message, sink: Sink, place: Place) -> None:
         """The server has lost the session: send a request that it has not run over a new one."""
         self.lost()
-        self._again(message, sink)
+        self._again(message, sink, place)
 
     def lost(self) -> None:
         """The server does not know the session any more: who listens in it has to listen anew."""
@@ -295,18 +303,16 @@ class ModernClientLink:
     def heard(self, message: Message) -> None:
         """What the server says on its own: to every subscription that covers it."""
         if message.kind == "request":
-            asking = [call for call in self._calls if call.may_ask]
-            if len(asking) == 1:  # some servers ask on their own stream; whose question it is must be certain
-                return asking[0].asked(message)
-            refusal = error(message.id, codes.METHOD_NOT_FOUND, "Nobody can be asked outside of a call.")
-            self.send(refusal if message.method != "ping" else response(message.id or 0, {}), DeafSink())
+            if message.method == "ping":
+                self.send(response(message.id or 0, {}), DeafSink())
+            else:
+                self.doubted.ask(message)
         elif message.method == "notifications/progress":
             for call in list(self._calls):  # the token is ours, so it is one call's at most
                 call.message(message)
         elif message.kind == "notification":
             for ear in list(self._ears):
                 ear.hear(message)
-        return None
 
     def deaf(self) -> None:
         """The server's stream ended: ask for it again after a while, as long as a client listens."""
@@ -315,24 +321,6 @@ class ModernClientLink:
         self._hearing = None
         self.later(self._delay_seconds, self._hear)
         self._delay_seconds = min(2 * self._delay_seconds, _AGAIN_LAST_SECONDS)
-
-
-class _Waiting:
-    """A request that waits for the handshake; its cancel works before and after."""
-
-    def __init__(self, is_second: bool) -> None:  # noqa: FBT001 - one word about the request
-        self.is_second = is_second
-        self.is_cancelled = False
-        self._cancel: Cancel = _nothing
-
-    def go(self, cancel: Cancel) -> None:
-        """It is under way now."""
-        self._cancel = cancel
-
-    def cancel(self) -> None:
-        """Nobody waits any more."""
-        self.is_cancelled = True
-        self._cancel()
 
 
 class _Shake(DeafSink):

@@ -9,6 +9,7 @@ from typing import Any
 from doorward.base import limits
 from doorward.base.errors import UpstreamError
 from doorward.gateway.cell_b import ModernClientLink
+from doorward.gateway.cell_b_call import Place
 from doorward.gateway.parks import ParkBook
 from doorward.gateway.ports import Later, Link, Sink, Upstream
 from doorward.protocol.codes import LEGACY_VERSIONS
@@ -69,7 +70,7 @@ class Crossings:
             capabilities,
             self._book,
             self._later,
-            lambda message, sink: self._again(key[0], capabilities, message, sink),
+            lambda message, sink, place: self._again(key[0], capabilities, message, sink, place),
             self._doubt,
         )
         if not self._is_sweeping:
@@ -81,10 +82,14 @@ class Crossings:
         for ready in self._waiting.pop(key, []):
             ready(found)
 
-    def _again(self, principal: str, capabilities: dict[str, Any], message: Message, sink: Sink) -> None:
+    def _again(
+        self, principal: str, capabilities: dict[str, Any], message: Message, sink: Sink, place: Place
+    ) -> None:
         def found(link: Link | UpstreamError) -> None:
+            if place.is_cancelled:
+                return
             if isinstance(link, ModernClientLink):
-                link.post_as(message, sink, is_second=True)
+                place.go(link.post_as(message, sink, is_second=True))
             elif isinstance(link, UpstreamError):
                 sink.failed(link)
 

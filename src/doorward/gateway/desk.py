@@ -124,14 +124,15 @@ class Desk:
         era: Era,
         link: Link,
         token: MessageId | None = None,
+        flight: MessageId | None = None,
     ) -> bool:
         """Judge what a server says unasked; requests get an id of ours. False: the client does not hear it.
 
-        ``token`` is the progress token of the call on whose stream it came.
+        ``token`` is the progress token of the call on whose stream it came, ``flight`` that call's id.
         """
         method = message.method
         if method == "notifications/tools/list_changed":
-            self.facts.forget(server)
+            self.facts.changed(server)
         if method == "notifications/progress":
             return _is_live(message, server, session, token)
         if is_foreign(message, server, session, link):
@@ -143,7 +144,9 @@ class Desk:
             return False
         if message.kind != "request":
             return True
-        ours = session.ask(link, message.id, server) if session is not None and era == "legacy" else None
+        ours = (
+            session.ask(link, message.id, server, flight) if session is not None and era == "legacy" else None
+        )
         if ours is None:  # the 2026 era has no server requests on streams (SF-53)
             self._deny(message, link, "This client cannot be asked.")
             return False

@@ -245,6 +245,8 @@ class LegacyFace:
         if message.method == "notifications/cancelled":
             request_id = message.params.get("requestId") if message.params is not None else None
             flight = session.flights.get(request_id) if isinstance(request_id, (str, int)) else None
+            if flight is not None and request_id is not None:
+                session.unask(request_id)
             if flight is not None and flight.upstream_requests == 0:
                 flight.stop("The call was cancelled before it began.")
                 flight = None

@@ -203,6 +203,9 @@ class PlayedServer:
                         "serverInfo": {"name": "played", "version": "1"},
                     }
                 }
+            case "server/discover":
+                found = {"supportedVersions": [MODERN], "capabilities": {"tools": {}}}
+                return {"result": {**found, **extra}}
             case "tools/list":
                 return {"result": {"tools": [dict(tool) for tool in self.tools], **extra}}
             case "tools/call":
@@ -242,7 +245,9 @@ class Talk:
         seal_key: bytes = b"k" * 32,
         relay: Any = None,
         extra_controls: tuple[Any, ...] = (),
+        bridge: bool = False,
     ) -> None:
+        """``bridge``: the servers are reached as the real gateway does, in the era that they speak."""
         self.servers = servers
         self.clock = FakeClock()
         self.keys = KeySet.generate()
@@ -286,7 +291,9 @@ class Talk:
             facts=self.facts,
             ids=ids,
             servers=specs,
-            upstreams=dict(servers),
+            upstreams={
+                name: bridged(one, self.states.book) if bridge else one for name, one in servers.items()
+            },
             may_use_server=policy.may_use_server,
             end_session=self.table.drop,
             deny_as=deny_as,

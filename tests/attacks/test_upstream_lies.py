@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.kit import CELLS, Target, target
+from tests.attacks.kit import Target, target
 from tests.stack.wire import Answer
 from tests.stand_ins.http_server import Ask, HttpUpstream, tool
 
@@ -21,29 +21,17 @@ PEOPLE = {
 }
 
 
-@pytest.fixture(scope="module", params=CELLS)
-def cell(request: pytest.FixtureRequest) -> str:
-    """The eras of client and server."""
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
-def gate(cell: str) -> Iterator[Target]:
-    with target(tables=PEOPLE, upstream=HttpUpstream(cell.partition("-")[2])) as found:
+def gate(speaks: str) -> Iterator[Target]:
+    with target(tables=PEOPLE, upstream=HttpUpstream(speaks)) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def without_policy(cell: str) -> Iterator[Target]:
-    upstream = HttpUpstream(cell.partition("-")[2])
+def without_policy(speaks: str) -> Iterator[Target]:
+    upstream = HttpUpstream(speaks)
     with target(tables=PEOPLE, off=("ask-policy",), upstream=upstream) as found:
         yield found
-
-
-@pytest.fixture
-def era(cell: str) -> str:
-    """That of the client."""
-    return cell.partition("-")[0]
 
 
 def lied_to(

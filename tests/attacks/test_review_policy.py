@@ -10,6 +10,7 @@ import pytest
 from doorward.gateway.routes import join_uri, split_uri
 from doorward.gateway.streams import Stream
 from doorward.policy.roles import Role
+from doorward.protocol.envelope import notification
 from tests.talks.talk import PlayedServer, Talk
 
 POLICY = {
@@ -216,3 +217,15 @@ def test_a_server_cannot_keep_a_client_away_for_days() -> None:
     stream = Stream("c")
     stream.prime(9_999_999_999)
     assert b"retry: 300000\n" in stream._buffer[-1][1]
+
+
+def test_a_hidden_resource_of_a_modern_server_is_subscribed_to_as_one_that_is_not_there() -> None:
+    talk, server, _ = made("modern")
+    session = talk.open("s")
+    server.answers["subscriptions/listen"] = lambda _: None
+    hidden = talk.legacy("s", session, "resources/subscribe", {"uri": "file:///secret"})
+    assert "subscriptions/listen" not in server.methods()
+    unknown = talk.legacy("s", session, "resources/subscribe", {"uri": "file:///nope"}, id=2)
+    kept = {"notifications": {"resourceSubscriptions": []}}
+    server.sinks[-1].message(notification("notifications/subscriptions/acknowledged", kept))
+    assert _shown(hidden) == _shown(unknown)

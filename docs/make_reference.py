@@ -26,7 +26,7 @@ Written by `docs/make_reference.py` from `src/doorward/controls`; run `make form
 A control is one class in one file. The pipeline calls its hooks in the order below; a refusal ends it. `covers` names ids of the
 catalogue that it fulfils, `partly` those to which it contributes; `doorward controls --catalogue` lists all 87. A control of the
 **floor** is always in force outside of profile `lab`. The others can be set to `report` (what would have been refused is only
-noted on record; what a `head` hook would have refused is in the log) or `off` in `[controls.SLUG]`; both show in `doorward check` and `doorward controls`.
+noted on record; what a hook without a call at hand, such as `head`, would have refused is in the log) or `off` in `[controls.SLUG]`; both show in `doorward check` and `doorward controls`.
 
 | hook | when |
 |---|---|

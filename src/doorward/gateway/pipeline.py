@@ -226,6 +226,8 @@ class Pipeline:
             case Refuse() if report:
                 if call is not None:
                     call.notes.append(f"{slug} would refuse: {verdict.reason}")
+                else:
+                    _log.warning("would refuse", extra={"control": slug, "reason": verdict.reason})
                 return None
             case Refuse():
                 return Ruling(slug, verdict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from doorward.base.errors import CallerError, UpstreamError
@@ -55,6 +57,16 @@ def _comes_back(exchange: Exchange) -> bool:
     return ruling is None
 
 
+def _over(heard: OwnTasks, exchange: Exchange) -> Callable[[Link | UpstreamError], None]:
+    """What takes a link for a subscription to tasks."""
+
+    def go(link: Link | UpstreamError) -> None:
+        own = link if isinstance(link, UpstreamError) else heard.over(link, cell_of(link, "modern"))
+        exchange.go(own)
+
+    return go
+
+
 class ModernFace:
     """Serve requests of modern clients."""
 
@@ -94,43 +106,31 @@ class ModernFace:
         exchange = Exchange(desk, call, responder, body, None)
         if server != FEDERATED:
             federated = renamer(server) if head.server == FEDERATED else None
-            exchange.rename = both(
-                federated,
-                desk.tasks.sealer(principal.key, server, message.method, heard),
-                desk.states.sealer(call) if message.method in ASKING else None,
-            )
-        exchange.route = self._route_of(desk, heard)
+            rename = desk.tasks.sealer(principal.key, server, message.method, heard)
+            if federated is not None:
+                rename = both(federated, rename)
+            exchange.rename = desk.states.sealer(call, rename) if message.method in ASKING else rename
+        exchange.route = self._route if heard is None else partial(self._route, heard=heard)
         return exchange.start()
 
-    def _route_of(self, desk: Desk, heard: OwnTasks | None) -> Any:
-        def reach(exchange: Exchange) -> None:
-            call = exchange.call
-
-            def go(link: Link | UpstreamError) -> None:
-                if heard is not None and not isinstance(link, UpstreamError):
-                    link = heard.over(link, cell_of(link, "modern"))
-                exchange.go(link)
-
+    def _route(self, exchange: Exchange, heard: OwnTasks | None = None) -> None:
+        """Send a judged request where it belongs; ``heard`` is what a subscription may tell of tasks."""
+        call, desk = exchange.call, exchange.desk
+        if names_task(call.message) and call.message is call.sent:
+            exchange.refuse(NOT_THEIRS)
+        elif call.server != FEDERATED:
+            if "requestState" in (call.message.params or ()) and not _comes_back(exchange):
+                return
+            call.capabilities = desk.declared(call.server, call.capabilities)
+            call.message = _cut(call.message, call.capabilities)
+            go = exchange.go if heard is None else _over(heard, exchange)
             desk.upstreams[call.server].link(
                 call.principal.key, "modern", call.version, call.capabilities, go
             )
-
-        def route(exchange: Exchange) -> None:
-            call = exchange.call
-            if names_task(call.message) and call.message is call.sent:
-                exchange.refuse(NOT_THEIRS)
-            elif call.server != FEDERATED:
-                if "requestState" in (call.message.params or {}) and not _comes_back(exchange):
-                    return
-                call.capabilities = desk.declared(call.server, call.capabilities)
-                call.message = _cut(call.message, call.capabilities)
-                reach(exchange)
-            elif is_addressed(call.message.method):
-                exchange.refuse_unknown("no such server in the name")
-            else:
-                self._reach_all(desk, exchange)
-
-        return route
+        elif is_addressed(call.message.method):
+            exchange.refuse_unknown("no such server in the name")
+        else:
+            self._reach_all(desk, exchange)
 
     @staticmethod
     def _reach_all(desk: Desk, exchange: Exchange) -> None:

@@ -126,10 +126,11 @@ class StateSeal:
                 del self._out[principal]
         return end
 
-    def sealer(self, call: Call) -> Callable[[Message], None]:
-        """A function that seals the state in what a server answers to ``call``, in place."""
+    def sealer(self, call: Call, first: Callable[[Message], None]) -> Callable[[Message], None]:
+        """A function that seals the state in what a server answers to ``call``, in place, after ``first`` was done."""
 
         def seal(message: Message) -> None:
+            first(message)
             result = message.value.get("result") if message.kind == "response" else None
             if not isinstance(result, dict) or result.get("resultType") != "input_required":
                 return

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from doorward.base.clock import Clock
 from doorward.controls.ask_policy import AskPolicy
+from doorward.controls.bind_session import BindSession
 from doorward.controls.check_head import CheckHead
 from doorward.controls.check_origin import CheckOrigin, allowed_hosts, allowed_origins
 from doorward.controls.check_shape import CheckShape
@@ -16,6 +17,8 @@ from doorward.controls.gate_server_requests import GateServerRequests
 from doorward.controls.limit_rate import Counters, Limit, LimitRate, Limits
 from doorward.controls.match_pin import MatchPin, Pins
 from doorward.controls.order import ORDER
+from doorward.controls.scope_cache import ScopeCache
+from doorward.controls.seal_state import SealState
 from doorward.gateway.pipeline import Placed
 from doorward.identity.metadata import issuer_of
 from doorward.identity.tokens import TokenJudge
@@ -89,12 +92,15 @@ def build_controls(
         ),
         CheckToken: CheckToken(_judge(settings, payload, clock), gateway.public_url),
         CheckHead: CheckHead(settings.limits.body_bytes),
+        BindSession: BindSession(),
         CheckShape: CheckShape(),
         LimitRate: limits,
         AskPolicy: AskPolicy(policy),
         MatchPin: MatchPin(pins, {name: spec.trust for name, spec in settings.servers.items()}),
+        SealState: SealState(),
         GateServerRequests: GateServerRequests(
             {name: spec.allow_requests for name, spec in settings.servers.items()}
         ),
+        ScopeCache: ScopeCache(),
     }
     return [Placed(made[kind], mode_of(settings, kind.slug)) for kind in ORDER], limits

@@ -31,13 +31,13 @@ from doorward.catalogue.pins import Row
 from doorward.catalogue.server import ServerSpec
 from doorward.controls.control import Refuse
 from doorward.controls.limit_rate import LimitRate
+from doorward.controls.scope_cache import ScopeCache
 from doorward.gateway.bridge import BridgedUpstream
 from doorward.gateway.desk import Desk
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.facts import FactBook
 from doorward.gateway.front import Addresses, Gateway
 from doorward.gateway.http_link import HttpUpstream
-from doorward.gateway.parks import ParkSeal
 from doorward.gateway.pinned import PinDesk, PinnedUpstream
 from doorward.gateway.pipeline import Pipeline, Placed
 from doorward.gateway.ports import Cancel, Upstream
@@ -46,6 +46,7 @@ from doorward.gateway.relay import RelayedResponder, RelayingClient
 from doorward.gateway.routes import Routes
 from doorward.gateway.sessions import Seat, SessionSeal, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
+from doorward.gateway.states import StateSeal
 from doorward.gateway.web import WebDoor
 from doorward.identity.principal import Principal
 from doorward.settings import Settings
@@ -99,6 +100,7 @@ class DataPlane:
         self._ids = EventIds()
         self.freshness = Freshness(self._clock)
         self._facts = FactBook(self._clock, _later)
+        self._facts.tell = lambda server: peer.tell("list-changed", {"server": server})
         self._live: set[Exchange] = set()
         self._pools: dict[tuple[str, int, bool], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
@@ -132,7 +134,7 @@ class DataPlane:
         seal = SessionSeal(payload["session_key"])
         seat = Seat(self._index, self._incarnation)
         self.table = SessionTable(seal, seat, self._clock)
-        self._parks = ParkSeal(payload["session_key"], seat)
+        self._states = StateSeal(payload["session_key"], seat, self._clock)
         snapshot = self._build(payload, settings)
         self._access_check(settings, snapshot.desk)
         self.gateway = Gateway(
@@ -144,8 +146,8 @@ class DataPlane:
             clock=self._clock,
             ids=self._ids,
             relay=self._relay,
-            parks=self._parks,
             web=WebDoor(self._ask_web),
+            states=self._states,
             is_ready=lambda: self.ledger_ok,
         )
         self.freshness.tick(snapshot.generation)
@@ -273,6 +275,7 @@ class DataPlane:
         upstreams = self._build_upstreams(settings, payload.get("secrets") or {})
         enforced = modes.get("ask-policy") == "enforce"
         profile = settings.gateway.profile
+        self._states.switch(on=modes.get("seal-state") != "off")
         desk = Desk(
             pipeline=pipeline,
             recorder=self._recorder,
@@ -286,6 +289,8 @@ class DataPlane:
             sync_all=settings.audit.durability == "before-upstream" or profile in ("production", "regulated"),
             gate_requests=modes.get("gate-server-requests") == "enforce",
             live=self._live,
+            states=self._states,
+            narrow=ScopeCache.narrowing(modes.get("scope-cache", "enforce")),
             task_key=payload["session_key"],
             pins=self.pins if modes.get("match-pin") != "off" else None,
             may_ask=(lambda *question: policy.may(*question).allowed) if enforced else None,
@@ -322,7 +327,7 @@ class DataPlane:
         inner = self._make_upstream(spec, credential)
         if spec.trust != "off":
             inner = PinnedUpstream(inner, spec.name, self.pins)
-        return BridgedUpstream(inner, spec.name, self._parks, _later)
+        return BridgedUpstream(inner, spec.name, self._states.book, _later)
 
     def _make_upstream(self, spec: ServerSpec, credential: bytes) -> Upstream:
         if spec.is_stdio:
@@ -379,6 +384,10 @@ class DataPlane:
     def accept_relay(self, payload: dict[str, Any], channel: Channel) -> None:
         """Serve a request that another worker handed over."""
         self.gateway.accept_relay(payload, lambda address: RelayedResponder(channel, address))
+
+    def list_changed(self, server: str) -> None:
+        """Another worker has heard that a server's list of tools changed."""
+        self._facts.forget(server)
 
     # -- rounds -------------------------------------------------------------------------------------------------
 

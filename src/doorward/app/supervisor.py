@@ -82,7 +82,6 @@ class Supervisor:
         self._start_process = start_worker or partial(WorkerProcess.start, module=worker_module)
         self._admin = admin
         self._revoked: list[str] = []
-        self._hints: dict[str, dict[str, bool]] = {}
         self._over = asyncio.Event()
         self._prepared = asyncio.Event()
         self._stopping = False
@@ -271,7 +270,7 @@ class Supervisor:
         peer.on_tell("ready", lambda _: self._worker_ready(worker))
         peer.on_tell("failed", lambda payload: self._worker_failed(payload))
         peer.on_tell("metrics", lambda payload: setattr(worker, "numbers", payload))
-        peer.on_tell("hints", lambda payload: self._learn_hints(index, payload))
+        peer.on_tell("list-changed", lambda payload: self._list_changed(index, payload))
         peer.accept("stdio", self._accept_stdio)
         peer.accept("relay", self._accept_relay)
 
@@ -292,7 +291,6 @@ class Supervisor:
             "ledger_public_key": self.signer.public_key,
             "policies": self._in_force.policies,
             "secrets": self._in_force.credentials,
-            "hints": self._hints,
             "papers": self.offices.papers(),
             "web": self.offices.web_paths(),
         }
@@ -372,13 +370,13 @@ class Supervisor:
             raise StoreError("state-unusable", "The state is not open.")
         return self.state
 
-    def _learn_hints(self, index: int, payload: Any) -> None:
+    def _list_changed(self, index: int, payload: Any) -> None:
+        """One worker has heard that a server's list changed: the others may not hear it from the server."""
         match payload:
-            case {"server": str(server), "tools": dict(tools)} if server in self.settings.servers:
-                self._hints[server] = tools
+            case {"server": str(server)} if server in self.settings.servers:
                 for number, worker in self.workers.items():
                     if number != index:
-                        worker.peer.tell("hints", payload)
+                        worker.peer.tell("list-changed", {"server": server})
 
     def _accept_stdio(self, payload: Any, channel: Channel) -> None:
         if self.pool is None:

@@ -47,6 +47,7 @@ class Worker:
         peer.on_tell("snapshot", self._snapshot)
         peer.on_tell("drain", self._drain)
         peer.on_tell("pins", self._pins)
+        peer.on_tell("list-changed", self._list_changed)
         peer.on_close = self.lost
         hello = peer.ask("hello", {"index": self._index, "pid": os.getpid()}, timeout_seconds=20.0)
         asking = asyncio.get_running_loop().create_task(hello)
@@ -121,6 +122,10 @@ class Worker:
     def _pins(self, payload: Any) -> None:
         if self._plane is not None:
             self._plane.adopt_pins(payload)
+
+    def _list_changed(self, payload: Any) -> None:
+        if self._plane is not None:
+            self._plane.list_changed(str(payload["server"]))
 
     def _accept_relay(self, payload: Any, channel: Channel) -> None:
         if self._plane is not None:

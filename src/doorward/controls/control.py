@@ -139,6 +139,13 @@ class Call:
         self.notes: list[str] = list(head.notes)
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """What a caller presents as given out earlier, and why it is not plainly theirs."""
+
+    kind: Literal["session", "state"]
+    fault: str  # for the record, never for the caller
+
+
 Facts = dict[str, Any]  # what earlier controls of the same exchange leave for later ones
 
 
@@ -165,6 +172,9 @@ class Control:
 
     def notice(self, notice: Message, server: str, capabilities: dict[str, Any]) -> Answer:
         """Judge a notification or request that ``server`` sends to a client which declared ``capabilities``."""
+
+    def claim(self, caller: Principal, claim: Claim) -> Answer:
+        """Judge a claim that does not hold; called for no other, so that ordinary traffic does not pay for it."""
 
     def settled(self, call: Call, outcome: str) -> None:
         """Learn from an exchange that is over; nothing can be changed here."""

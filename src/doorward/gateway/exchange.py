@@ -268,7 +268,7 @@ class Exchange:
     def _notice(self, message: Message) -> None:
         call, link = self.call, self.link
         if link is None or not self.desk.may_tell(
-            message, call.server, call.capabilities, self.session, call.era, link, self.token
+            message, call.server, call.capabilities, self.session, call.era, link, self.token, call.message.id
         ):
             return
         if self.rename is not None:
@@ -335,7 +335,7 @@ class Exchange:
                 if ruling is not None:
                     return ruling
         if call.era == "modern" and method in _CACHEABLE and result.get("cacheScope") == "public":
-            result["cacheScope"] = "private"  # what a caller may see is its own (2026-07-28 caching; SF-58)
+            self.desk.narrow(call, result)  # what a caller may see is its own (2026-07-28 caching; SF-58)
         return None
 
     def keep(self, server: str, items: list[Any], key: str) -> Ruling | None:

@@ -179,3 +179,13 @@ async def test_a_worker_that_dies_while_another_still_starts_is_replaced(
     await until(ready.is_set)
     supervisor.stop()
     assert await task == 0
+
+
+async def test_what_one_worker_hears_of_a_changed_list_the_others_are_told(tmp_path: Path) -> None:
+    path = write_settings(tmp_path, '[servers.known]\nurl = "http://127.0.0.1:1/mcp"\n')
+    supervisor, task = await start(path)
+    await until(lambda: supervisor.workers[0].numbers.get("changed"))
+    assert supervisor.workers[0].numbers["changed"] == [{"server": "known"}]
+    assert "changed" not in supervisor.workers[1].numbers
+    supervisor.stop()
+    assert await asyncio.wait_for(task, 20) == 0

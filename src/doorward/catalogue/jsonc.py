@@ -14,7 +14,7 @@ import msgspec
 from doorward.base.errors import CallerError
 
 DEPTH = 64
-_SPACE = re.compile(r"(?:[ \t\r\n]|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
+_SKIPPED = re.compile(r"[ \t\r\n]+|//[^\n]*|/\*.*?\*/", re.DOTALL)  # one piece of white space, or one comment
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 _SCALAR = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
 
@@ -50,8 +50,9 @@ def parse_jsonc(text: str) -> Node:
 
 
 def _skip(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
+    while found := _SKIPPED.match(text, at):
+        at = found.end()
+    return at
 
 
 def _value(text: str, at: int, depth: int) -> tuple[Node, int]:

@@ -119,7 +119,7 @@ THREATS = (
     Threat(
         "A server asks the client for too much",
         "A server uses sampling, elicitation or roots to reach the client's model, its user or its files.",
-        "Refused unless `allow_requests` names it for that server and the client declared it in this session or request.",
+        "Refused unless `allow_requests` names it for that server and the client declared it in this session or request, also where a task asks.",
         (),
         ("gate-server-requests",),
     ),

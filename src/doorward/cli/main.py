@@ -34,11 +34,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doorward.cli.doctor:doctor",
         "Say in plain words what is wrong with this machine or the settings.",
     ),
+    "inspect": (
+        "doorward.cli.inspect:inspect",
+        "Look for injected instructions in texts from standard input.",
+    ),
     "range": (
         "doorward.cli.range:range_app",
         "Attack a Doorward of one's own, and see what each control stops.",
     ),
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
+    "scan": ("doorward.cli.scan:scan", "Look for poisoned definitions in saved lists of tools."),
     "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
     "token": ("doorward.cli.token:token", "Print one access token for one protected server."),

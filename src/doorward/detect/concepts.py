@@ -52,6 +52,15 @@ REPLY = 1 << 46  # your answer, every summary
 CALLS = 1 << 47  # call delete_file
 LATER = 1 << 48  # memory, future conversations
 FORGET = 1 << 49  # forget, drop (everything)
+CONTENT = 1 << 50  # its contents, a copy of it
+ALSO = 1 << 51  # also, as well
+AFTER = 1 << 52  # after, once done
+UNASKED = 1 << 53  # without asking, no confirmation
+NUMBER = 1 << 54  # a number as long as those of accounts
+DESTROY = 1 << 55  # call delete_file
+ONLY = 1 << 56  # never use any other tool
+PRETEXT = 1 << 57  # for compliance, to verify integrity
+THREAT = 1 << 58  # or the tool will fail
 
 PLACE = FAR | URL | MAIL
 URGE = MUST | BEFORE | EVERY | YOU

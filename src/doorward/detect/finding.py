@@ -16,8 +16,9 @@ Kind = Literal["tool", "prompt", "argument", "result"]
 
 SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
 # How sure one finding alone makes us. One of high, or two of medium from different families, is a block; one of medium a flag;
-# those of low are told and, unless there are many families of them, nothing follows.
+# those of low are told and, unless there are many families of them, nothing follows. Rules that support count once, all together.
 WEIGHTS: dict[str, float] = {"low": 0.12, "medium": 0.55, "high": 0.9, "critical": 0.99}
+SUPPORT_WEIGHT = 0.46  # not enough for a flag, and with one of medium enough for a block
 FLAG_SCORE = 0.5
 BLOCK_SCORE = 0.75
 CONTROL_OF_KIND: dict[str, str] = {"tool": "scan-definitions"}
@@ -84,10 +85,15 @@ def shifted(severity: Severity, steps: int) -> Severity:
 def score_of(findings: Iterable[Finding]) -> float:
     """Between 0 and 1: the worst finding of each family counts once, and families add up as independent doubts."""
     worst: dict[str, float] = {}
+    supporting = 0.0
     for finding in findings:
-        family = RULES[finding.rule].family
-        worst[family] = max(worst.get(family, 0.0), WEIGHTS[finding.severity])
-    clean = 1.0
+        rule = RULES[finding.rule]
+        weight = WEIGHTS[finding.severity]
+        if rule.supports:
+            supporting = max(supporting, weight, SUPPORT_WEIGHT)
+        else:
+            worst[rule.family] = max(worst.get(rule.family, 0.0), weight)
+    clean = 1.0 - supporting
     for weight in worst.values():
         clean *= 1.0 - weight
     return round(1.0 - clean, 4)

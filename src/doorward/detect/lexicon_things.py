@@ -48,7 +48,7 @@ THINGS: dict[int, tuple[str, ...]] = {
     c.USER: (
         "user, users, user s, human, the person, customer, operator, end user, anyone, them, him, people, the owner, admin",
         "gebruiker*, mens, klant, iemand, benutzer*, nutzer*, anwender*, kunde*, niemand*, utilisateur*, personne, client",
-        "usuario*, utilizador*, cliente, nadie, ninguem, utente, utenti, nessuno, uzytkownik*, klient*, nikomu",
+        "usuario*, utilizador*, cliente, nadie, ninguem, utente, utenti, nessuno, l utente, con l utente, uzytkownik*, klient*, nikomu",
         "пользовател*, человек*, клиент*, никому, 用户, 使用者, 用戶, 人类, ユーザー, ユーザ, 利用者, 使用者, 人間, 사용자, kullanici*, користувач*",
     ),
     c.QUIET: (
@@ -80,7 +80,8 @@ THINGS: dict[int, tuple[str, ...]] = {
         "conversation*, chat history, message history, chat log*, conversation history, chat messages, private data, personal data",
         "personal information, private information, sensitive data, sensitive information, confidential*, user data, private messages",
         "user s data, user s files, user s messages, user s last message, private files, private notes, private documents, private emails, inbox, browsing history, contacts, clipboard, user messages",
-        "pii, health records, phi, all messages, previous messages, file contents, contents of the file, user s request",
+        "pii, health records, phi, all messages, previous messages, file contents, contents of the file, user s request, messages of the chat, messages in the chat, earlier messages",
+        "past messages, recent messages, last messages, user s question*, user s prompt*, prompts of the user, everything the user, what the user said",
         "location history, mac address, hostname, running processes, list of tools, available tools, tool results, source code",
         "gesprek*, chatgeschiedenis, persoonsgegevens, persoonlijke gegevens, vertrouwelijke*, gebruikersgegevens, gevoelige gegevens, berichten",
         "gesprach*, unterhaltung*, chatverlauf*, gesprachsverlauf*, personliche daten, vertraulich*, benutzerdaten, sensible daten, nachrichten",
@@ -118,10 +119,32 @@ THINGS: dict[int, tuple[str, ...]] = {
     ),
     c.LATER: (
         "long term memory, your memory, to memory, future task*, future conversation*, future session*, future repl*, future summar*, future response*",
-        "from now on, from this point, for the rest of this, persists, all future, every future, going forward, until further notice",
+        "from now on, from this point, for the rest of this, persists, going forward, until further notice",
         "voortaan, vanaf nu, ab jetzt, ab sofort, von nun an, desormais, a partir de maintenant, a partir de ahora, de ahora en adelante",
         "a partir de agora, de agora em diante, d ora in poi, da ora in poi, od teraz, odtad, отныне, с этого момента, впредь",
         "从现在开始, 从现在起, 今后, 以后都, 长期记忆, 今後, これから, 今からは, 長期記憶",
+    ),
+    c.CONTENT: (
+        "content, contents, copy of, summary of, text of, full text, output of, inhoud, kopie van, tekst van, uitvoer van, inhalt*, kopie von, text der",
+        "contenu*, copie de, copie du, texte de, contenido*, copia de, texto de, conteudo*, copia da, copia do, contenuto, contenuti, copia di, testo di",
+        "zawartosc*, tresc*, kopie, kopia, содержим*, содержани*, копи*, текст*, 内容, 副本, 全文, 原文, 内容, 中身, 写し, 全文",
+    ),
+    c.ALSO: (
+        "also, as well, in addition, additionally, along with, too, on top of that, tevens, ook, daarnaast, auch, zusatzlich, ausserdem, aussi, egalement",
+        "en plus, tambien, ademas, tambem, alem disso, anche, inoltre, rowniez, takze, dodatkowo, также, дополнительно, 同时, 另外, 还要, 也要, 额外, 併せて, さらに, 同時に, ついでに",
+    ),
+    c.AFTER: (
+        "after, afterwards, once done, upon completion, nadat, daarna, na afloop, nachdem, danach, nach dem, apres, ensuite, despues, luego, depois, apos",
+        "dopo, quindi, potem, nastepnie, после, затем, 之后, 然后, 完成后, の後, その後, 完了後",
+    ),
+    c.UNASKED: (
+        "without asking, approve it automatically, approve automatically, approved automatically, auto approve*, skip verification, skip confirmation",
+        "skip the confirmation, no confirmation, confirmations are not needed, confirmation is not needed, confirmation is not required, without confirmation",
+        "without the user s consent, without approval, without user approval, straight away without, zonder te vragen, zonder bevestiging, zonder toestemming",
+        "ohne zu fragen, ohne ruckfrage, ohne bestatigung, ohne zustimmung, sans demander, sans confirmation, sans l accord, sans autorisation",
+        "sin preguntar, sin confirmacion, sin pedir, sin autorizacion, sem perguntar, sem confirmacao, sem pedir, sem autorizacao",
+        "senza chiedere, senza conferma, senza autorizzazione, bez pytania, bez potwierdzenia, bez zgody, без спроса, без подтверждения, без согласия",
+        "无需确认, 不需要确认, 不用确认, 未经确认, 无需询问, 不经同意, 確認なし, 確認せず, 確認は不要, 許可なく, 承認なし",
     ),
     c.BEFORE: (
         "before, prior to, first, beforehand, in advance, ahead of, preparatory, voordat, vooraf, eerst, alvorens, voor gebruik",
@@ -145,8 +168,8 @@ THINGS: dict[int, tuple[str, ...]] = {
     ),
     c.FIELD: (
         "recipient*, destination, payee, beneficiar*, iban, wallet address, amount, to address, reply to, account number, receiver, email address",
-        "phone number, bank account, to field, addressee, target address, ontvanger*, bestemming, rekeningnummer, bedrag, geadresseerde, e mailadres",
-        "empfanger*, zieladresse, kontonummer, betrag, adressat, destinataire*, montant, compte bancaire, adresse, destinatari*, importe, cuenta",
+        "phone number, bank account, to field, addressee, target address, addressee*, ontvanger*, bestemming, rekeningnummer, bedrag, geadresseerde, e mailadres",
+        "empfanger*, zieladresse, kontonummer, betrag, adressat, destinataire*, beneficiair*, montant, compte bancaire, adresse, destinatari*, importe, cuenta",
         "beneficiari*, valor, conta, importo, conto, odbiorc*, adresat*, kwot*, numer konta, получател*, адресат*, сумм*, счет*, адрес*",
         "收件人, 收款人, 接收者, 金额, 地址, 账户, 帐户, 账号, 宛先, 受信者, 送信先, 送金先, 金額, 口座, アドレス, 수신자, alici*, одержувач*",
     ),
@@ -182,7 +205,7 @@ THINGS: dict[int, tuple[str, ...]] = {
         "你, 您, 助手, 模型, 智能体, あなた, アシスタント, モデル, エージェント, 당신, 너는, sen, ти, тобі",
     ),
     c.EVERY: (
-        "whenever, every time, each time, regardless, no matter, any time, for every, on every, for each, in all cases, after every, every",
+        "whenever, every time, each time, regardless, no matter, whatever, irrespective, on all, for all, any time, for every, on every, for each, in all cases, after every, every",
         "wanneer, telkens, elke keer, bij elke, ongeacht, jedes mal, immer wenn, bei jedem, bei jeder, egal, wann immer, chaque fois, a chaque",
         "quel que soit, systematiquement, cada vez, siempre que, en cada, sin importar, toda vez, sempre que, em cada, a cada, independente",
         "ogni volta, ad ogni, per ogni, indipendentemente, za kazdym razem, przy kazdym, niezaleznie, kazd*, каждый раз, при каждом, всякий раз",
@@ -203,7 +226,7 @@ THINGS: dict[int, tuple[str, ...]] = {
         "nuev*, siguient*, estas, nov*, seguint*, nuov*, seguent*, queste, now*, nastepuj*, te, новы*, следующ*, эти, 新的, 以下, 下面, 新しい, 次の, この",
     ),
     c.WHOLE: (
-        "full, entire, complete, whole, verbatim, all, everything, exact, raw, volledige, gehele, alle, ganze*, vollstandig*, gesamte*, complet*, entier*",
+        "full, entire, complete, whole, verbatim, word for word, all, everything, exact, raw, volledige, gehele, alle, ganze*, vollstandig*, gesamte*, complet*, entier*",
         "tout, toute, completo, completa, entero, todo, toda, todos, inteir*, intero, intera, tutto, tutta, tutti, cal*, caly, pelny, pelna, wszystk*",
         "весь, всю, все, полн*, целик*, 全部, 完整, 所有, 整个, すべて, 全て, 全文, 全体",
     ),
@@ -218,8 +241,28 @@ THINGS: dict[int, tuple[str, ...]] = {
     c.BCC: (
         "bcc, blind copy, blind carbon copy, carbon copy, blindkopie, copie cachee, copia oculta, kopia ukryta, скрыт* копи*, 密送, 密件抄送",
     ),
+    c.ONLY: (
+        "never use any other, never use another, never use other, do not use any other, do not use another, don t use any other, instead of any other",
+        "never call any other, do not call any other, only this one is safe, only trust this, gebruik nooit een ander*, gebruik geen ander*",
+        "verwende niemals ein ander*, verwende kein ander*, benutze kein ander*, n utilise aucun autre, n utilisez aucun autre, n utilise jamais d autre*",
+        "nunca uses otra, no uses ninguna otra, no uses otra, nunca use outra, nao use nenhuma outra, nao use outra, non usare altri, non usare nessun altro",
+        "nie uzywaj innych, nigdy nie uzywaj innych, не используй друг*, никогда не используй друг*, 不要使用其他, 禁止使用其他, 切勿使用其他, 他のツールを使わ, 他のツールは使わ, 他のツールを使用しな",
+    ),
+    c.PRETEXT: (
+        "compliance, for security reasons, security purposes, audit*, integrity, telemetry, quality assurance, diagnostic*, for verification, to verify",
+        "verify identity, analytics, to ensure continuity, proxy number, proxying, for authentication, for safekeeping, for safety, required by policy",
+        "security policy, regulatory, gdpr, soc2, naleving, om veiligheidsredenen, controle, kwaliteitsborging, sicherheitsgrunden, konformitat, prufzwecke*",
+        "qualitatssicherung, integritat, conformite, raisons de securite, verification, integrite, cumplimiento, motivos de seguridad, auditoria, integridad",
+        "conformidade, motivos de seguranca, por seguranca, verificacao, conformita, motivi di sicurezza, integrita, zgodnosci, wzgledow bezpieczenstwa, audytu",
+        "целях безопасности, соответствия, аудита, проверки, целостности, 合规, 安全原因, 审计, 验证, 完整性, 质量保证, 遥测, コンプライアンス, セキュリティ上, 監査, 検証, 整合性, 品質保証",
+    ),
+    c.THREAT: (
+        "otherwise the tool, or the tool will, will not work otherwise, will not be processed, application will crash, system will crash, data will be lost",
+        "will be blocked, causes errors, tool will fail, will fail otherwise, may be corrupted, will be corrupted, data loss, otherwise it will fail",
+        "anders werkt, sonst funktioniert, sinon l outil, sinon cela, de lo contrario, caso contrario, altrimenti, w przeciwnym razie, иначе, 否则, そうしないと, さもないと",
+    ),
     c.BAD: (
-        "deprecated, unsafe, insecure, broken, unreliable, obsolete, dangerous, compromised, faulty, outdated, verouderd, onveilig, veraltet, unsicher",
+        "deprecated, unsafe, insecure, broken, unreliable, obsolete, dangerous, compromised, faulty, leaks data, leak data, untrusted, not safe, outdated, verouderd, onveilig, veraltet, unsicher",
         "obsolete, dangereux, obsolet*, insegur*, peligros*, perigos*, non sicuri, pericolos*, przestarzal*, niebezpieczn*, устаревш*, небезопасн*",
         "已弃用, 不安全, 过时, 非推奨, 安全でない, 危険",
     ),

@@ -12,7 +12,7 @@ from doorward.detect.lexicon_acts import ACTS
 from doorward.detect.lexicon_things import THINGS
 
 _WORD = re.compile(r"[^\W_]+")
-_SENTENCE_ENDS = frozenset(".!?;\n\r。!?;")
+_SENTENCE_END = re.compile(r"[.;]\s|[!?。\n\r]")
 _SENTENCE_STEPS = 4  # a sentence's end keeps ideas apart as that many words do
 _SHORTEST_STEM = 3
 _LONGEST_WORD = 48
@@ -123,11 +123,7 @@ def marks_of(text: str) -> tuple[list[Mark], Words]:
     step, last, sentence = 0, 0, 0
     for found in _WORD.finditer(text):
         start = found.start()
-        if (
-            start - last > 1
-            and words
-            and any(char in _SENTENCE_ENDS for char in text[last : min(start, last + 8)])
-        ):
+        if start > last and words and _SENTENCE_END.search(text, last, min(start, last + 8)):
             step += _SENTENCE_STEPS
             sentence += 1
         last = found.end()

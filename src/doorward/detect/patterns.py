@@ -35,7 +35,7 @@ _SECRET_FILES = (
     r"|\.docker/config\.json|\.gnupg\b|\bwallet\.dat\b|\.config/gcloud|application_default_credentials|\.bash_history\b|\.zsh_history\b"
     r"|\blogin data\b|\bcookies\.sqlite\b|\bkey4\.db\b|\blogins\.json\b|\.pgpass\b|\.vault-token\b|/proc/self/environ|\.mysql_history\b"
     r"|\bntds\.dit\b|\\system32\\config\\sam\b|\bid_rsa\.pub\b|\bservice[-_]account\.json\b|\.azure/|\.config/gh/hosts|\.terraformrc\b"
-    r"|\bterraform\.tfstate\b|\bsecrets?\.ya?ml\b|\*\.pem\b|\*\.key\b|\*\.env\b|\bprintenv\b|\bos\.environ\b|\bprocess\.env\b"
+    r"|\bterraform\.tfstate\b|\bsecrets?\.ya?ml\b|\*\.pem\b|\*\.key\b|\*\.env\b|\bprintenv\b|`env`|\bdocument\.cookie\b|\blocalstorage\b|\bos\.environ\b|\bprocess\.env\b"
     r"|\b(?:system|company|internal|secret|secrets|vault|admin)://[a-z0-9_/.-]{1,80}"
 )
 SIGNS: tuple[Sign, ...] = (
@@ -71,6 +71,9 @@ SIGNS: tuple[Sign, ...] = (
             "secret",
             "*.",
             "printenv",
+            "`env`",
+            "document.",
+            "localstorage",
             "process.env",
             "://",
             "authorized",
@@ -92,13 +95,34 @@ SIGNS: tuple[Sign, ...] = (
             r"\b(?:[a-z0-9-]{1,63}\.)?(?:attacker|evil|exfil|webhook|hacker|malicious)[a-z0-9-]{0,40}\.(?:com|net|org|io|site|example|dev|co|xyz|test|onion)\b"
         ),
     ),
-    Sign(c.MAIL, ("@",), re.compile(r"[a-z0-9._%+-]{1,64}@[a-z0-9-]{1,63}\.[a-z0-9.-]{2,63}")),
+    Sign(
+        c.MAIL,
+        ("@",),
+        re.compile(
+            r"(?!\b(?:user|name|john|jane|your|email|someone|customer|alice|bob|example|foo|me|you|test)(?:[.]?doe)?@(?:example|domain|company|test|acme)\b)\b[a-z0-9._%+-]{1,64}@[a-z0-9-]{1,63}\.[a-z0-9.-]{2,63}"
+        ),
+    ),
     Sign(c.MAIL, ("+",), re.compile(r"\+[0-9][0-9 ().-]{8,18}[0-9]\b")),
     Sign(
         c.MAIL,
         ("",),
         re.compile(
             r"\b0x[0-9a-f]{40}\b|\bbc1[a-z0-9]{25,60}\b|\b[a-z]{2}[0-9]{2}[a-z0-9]{11,30}\b|\b[a-z]{2}[0-9]{2} [a-z0-9]{4} [a-z0-9]{4} [a-z0-9]{4} "
+        ),
+    ),
+    Sign(
+        c.URL,
+        ("/",),
+        re.compile(
+            r"\b[a-z0-9-]{2,40}\.(?:com|net|org|io|ru|cn|info|site|xyz|dev|app|cc|co|me|top|nl|de|fr|es|it|pl|jp|br|pt)/[a-z0-9]"
+        ),
+    ),
+    Sign(c.NUMBER, ("",), re.compile(r"\b[0-9]{7,20}\b|\b[0-9]{3,5}-[0-9]{2,6}-[0-9]{2,6}\b")),
+    Sign(
+        c.DESTROY,
+        ("_",),
+        re.compile(
+            r"\b(?:call|calling|use|using|invoke|run|execute|trigger) (?:the |tool |function ){0,2}[\"'`]{0,3}(?:delete|remove|drop|wipe|destroy|transfer|exec|shell|kill)_[a-z_]{2,40}"
         ),
     ),
     Sign(
@@ -206,7 +230,7 @@ FORMS: tuple[Form, ...] = (
         ),
         re.compile(
             r"\b(?:note|message|instructions?|attention|hint|reminder|important|dear|notice|hey|hello) ?(?:to|for)?:? ?(?:the |any |all )?(?:ai|llm|language model|bot|chatbot|assistant|agent)s?(?: (?:agent|assistant|model|reading|processing|reviewing)s?)?\b ?[:,(-]"
-            r"|\b(?:if you are|as) an? (?:ai|llm|language model)\b|\b(?:ai|llm) (?:assistant|agent|model)s? (?:reading|processing|reviewing|integrating|that reads?|must|should)\b|\bfor ai (?:coding )?agents\b"
+            r"|\b(?:if you are|as) an? (?:ai|llm|language model)\b|\b(?:ai|llm) (?:assistant|agent|model)s? (?:reading|processing|reviewing|integrating|that reads?)\b|\bfor ai (?:coding )?agents\b"
             r"|\b(?:opmerking|hinweis|nachricht|note|nota|mensaje|avviso|uwaga|wiadomosc|примечание|сообщение) (?:aan|voor|an|fur|pour|a|para|al|per|do|dla|для) (?:de |het |die |den |das |l'|le |la |el |o |il )?(?:ai|ki|ia|si|ии|assistent\w{0,3}|assistant|asistente|assistente|asystent\w{0,3}|ассистент\w{0,3}|model\w{0,3})\b"
             r"|(?:致|给)(?:ai|助手|模型)|(?:ai|アシスタント|モデル)への(?:注意|指示|メモ)"
         ),
@@ -242,6 +266,15 @@ FORMS: tuple[Form, ...] = (
             r"|nuov[ei] (?:istruzioni|compito|ordini)|now[ea] (?:instrukcje|polecenia|zadanie)|новы[ей] (?:инструкции|задани[ея]|указания)|новое задание) ?:|(?:新的?(?:指令|任务|指示)|新しい(?:指示|タスク|命令)) ?[::]"
         ),
         "medium",
+    ),
+    Form(
+        "new-orders",
+        ("system", "contradict", "precedence", "priority", "overrule", "immediately", "at once", "obey"),
+        re.compile(
+            r"\bcoming from the system\b|\bcontains? system[- ]level (?:commands?|instructions?|orders?)\b|\beven (?:if|when) (?:they|it|this|that) (?:contradicts?|conflicts?)\b|\b(?:overrules?|overrides?) (?:the )?user\b"
+            r"|\btakes? precedence over (?:the |any |all )?(?:user|system|other|previous)\b|\bhigher priority than (?:the |any )?(?:user|system|other|previous)\b|\bact on (?:it|them) (?:immediately|at once)\b|\bobeyed (?:immediately|at once)\b"
+        ),
+        "high",
     ),
     Form(
         "urgent-block",

@@ -19,7 +19,7 @@ class Phrase(NamedTuple):
     """Ideas that must all stand within so many words.
 
     ``ordered``: in this order. ``whole``: within one sentence. ``lone``: ideas of which there may be one only, counted from 8 words
-    before, for two negations cancel each other.
+    before, for two negations cancel each other. ``bars``: ideas that may not be among them.
     """
 
     rule: str
@@ -30,6 +30,7 @@ class Phrase(NamedTuple):
     ordered: bool = False
     whole: bool = False
     lone: int = 0
+    bars: int = 0
 
 
 TAKE = c.READ | c.SEND | c.INCLUDE | c.REVEAL
@@ -80,6 +81,13 @@ PHRASES: tuple[Phrase, ...] = (
     Phrase("change-role", "medium", (c.MODE, c.YOU), 8, (P, A, R)),
     # conceal
     Phrase("hide-from-user", "high", (c.NOT, c.TELL, c.USER, KEPT | c.HARM), 16, IN, whole=True),
+    Phrase(
+        "hide-from-user",
+        "high",
+        (c.NOT, c.TELL, c.USER, c.DEED, c.MUST | c.BEFORE | c.SEND | c.READ | c.CHANGE),
+        26,
+        IN,
+    ),
     Phrase("hide-from-user", "medium", (c.NOT, c.TELL, c.USER), 12, IN, ordered=True, whole=True),
     Phrase("hide-from-user", "medium", (c.NOT, c.USER, c.TELL), 6, IN, whole=True),
     Phrase("hide-from-user", "medium", (c.NOT, c.TELL, c.DEED), 7, IN, whole=True),
@@ -153,25 +161,45 @@ PHRASES: tuple[Phrase, ...] = (
         (T,),
         whole=True,
     ),
-    Phrase("collect-data", "medium", (c.INCLUDE, c.PRIVATE, c.PARAM), 9, (T,), whole=True),
+    Phrase("collect-data", "medium", (c.INCLUDE, c.PRIVATE, c.PARAM), 12, (T,), whole=True),
+    Phrase("collect-data", "medium", (c.READ, c.CONTENT, c.SEND, DUTY), 34, (T,), whole=True),
+    Phrase("collect-data", "medium", (c.INCLUDE, c.PRIVATE, c.WHOLE), 10, (T,), whole=True),
+    Phrase("collect-data", "medium", (c.CONTENT, c.SECRET, c.USER), 9, (T,), whole=True),
+    Phrase("collect-data", "medium", (c.SEND, c.PRIVATE, c.PLACE), 16, (T,), whole=True),
+    Phrase("collect-data", "medium", (c.ALSO, c.SEND, c.PLACE), 16, (T, R), whole=True),
+    Phrase("send-data-out", "high", (c.INCLUDE | c.SEND, c.PATH, c.PLACE), 16, IN, whole=True),
+    Phrase("reveal-prompt", "medium", (c.CONTENT, c.PROMPT), 5, (T, R)),
+    Phrase("pretext", "low", (c.PRETEXT, c.SEND | c.INCLUDE, KEPT | c.CONTENT), 26, (T,)),
+    Phrase("pretext", "low", (c.PRETEXT, c.READ, KEPT, DUTY), 26, (T,)),
+    Phrase("threat", "low", (c.THREAT,), 1, (T,)),
     Phrase("declares-harm", "medium", (c.HARM,), 1, (T,)),
     # other tools
     Phrase("redirect-call", "high", (c.CHANGE, c.FIELD, c.MAIL | c.URL | c.FAR), 18, IN),
     Phrase("redirect-call", "high", (c.SEND, c.FIELD | c.WHOLE, c.MAIL, c.TOOL | c.ACTION, DUTY), 26, (T, R)),
-    Phrase("redirect-call", "medium", (c.CHANGE, c.FIELD, c.TOOL, DUTY), 20, (T, R)),
+    Phrase("redirect-call", "medium", (c.CHANGE, c.FIELD, c.TOOL | c.CALLS, DUTY), 20, (T, R)),
+    Phrase("redirect-call", "high", (c.EVERY, c.FIELD, c.MAIL, c.CHANGE | c.INCLUDE), 26, (T, R), whole=True),
+    Phrase("redirect-call", "high", (c.EVERY, c.FIELD, c.NUMBER, c.CHANGE), 26, (T, R), whole=True),
+    Phrase("redirect-call", "medium", (c.DESTROY, c.BEFORE | c.AFTER | c.EVERY | c.MUST), 14, (T,)),
     Phrase("redirect-call", "medium", (c.EVERY, c.RUN | c.TOOL, c.CHANGE, c.PARAM), 16, (T, R), whole=True),
     Phrase("blind-copy", "high", (c.BCC, c.MAIL | c.FAR, c.MUST | c.EVERY | c.WHOLE), 12, IN),
     Phrase("blind-copy", "medium", (c.BCC, c.MUST | c.EVERY), 6, IN),
     Phrase("demand-first", "low", (c.BEFORE, c.TOOL | c.ACTION, c.MUST), 12, (T,)),
     Phrase("disparage-others", "medium", (c.OTHER, c.TOOL, c.BAD), 10, (T,)),
     Phrase("disparage-others", "medium", (c.NOT, c.OTHER, c.TOOL, c.MUST), 9, (T,), whole=True),
+    Phrase("disparage-others", "medium", (c.ONLY,), 1, (T,)),
+    Phrase("disparage-others", "medium", (c.NOT, c.TOOL, c.BAD), 14, (T,)),
     # commands
     Phrase("run-command", "high", (c.RUN | c.MUST, c.SHELL, DUTY | c.YOU), 18, IN),
     Phrase("disable-safety", "medium", (c.IGNORE | c.DISABLE, c.SAFETY), 7),
     Phrase(
         "disable-safety", "high", (c.IGNORE | c.DISABLE, c.SAFETY, c.YOU | c.PRIOR | c.MUST), 10, (P, A, R)
     ),
-    Phrase("skip-approval", "medium", (c.NOT, c.CONFIRM, c.USER), 7, IN, whole=True, lone=c.NOT),
+    Phrase(
+        "skip-approval", "medium", (c.UNASKED, c.RUN | c.CHANGE | c.MUST | c.DISABLE | c.SEND), 12, (T, R)
+    ),
+    Phrase(
+        "skip-approval", "medium", (c.NOT, c.CONFIRM, c.USER), 7, IN, whole=True, lone=c.NOT, bars=c.DISABLE
+    ),
 )
 
 
@@ -223,6 +251,8 @@ def _is_good(phrase: Phrase, marks: list[Mark], first: int, last: int) -> bool:
         if number < len(phrase.needs):
             return False
     if phrase.whole and marks[first].sentence != marks[last].sentence:
+        return False
+    if phrase.bars and any(mark.mask & phrase.bars for mark in window):
         return False
     if phrase.lone:
         place = first

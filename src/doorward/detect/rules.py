@@ -9,12 +9,16 @@ from typing import Literal, NamedTuple
 
 
 class Rule(NamedTuple):
-    """One rule. Findings of one family are one doubt, however many there are."""
+    """One rule. Findings of one family are one doubt, however many there are.
+
+    One that ``supports`` says nothing alone, but turns the doubt of another family into a block.
+    """
 
     severity: Literal["low", "medium", "high", "critical"]
     family: str
     owasp: str
     message: str
+    supports: bool = False
 
 
 RULES: dict[str, Rule] = {
@@ -46,6 +50,14 @@ RULES: dict[str, Rule] = {
     "collect-data": Rule(
         "medium", "collecting", "MCP10", "Says that it collects private data or secrets beyond its purpose."
     ),
+    "pretext": Rule(
+        "low",
+        "pretext",
+        "MCP03",
+        "Gives compliance, security or the like as a reason to hand over data.",
+        supports=True,
+    ),
+    "threat": Rule("low", "pressure", "MCP03", "Threatens with failure or loss.", supports=True),
     "declares-harm": Rule("medium", "harm", "MCP03", "Describes theft, malware or another attack."),
     "exfiltration-url": Rule(
         "medium", "sink", "MCP10", "Names an address of a kind that is used to carry data away."
@@ -59,7 +71,9 @@ RULES: dict[str, Rule] = {
     "redirect-call": Rule(
         "high", "hijack", "MCP03", "Asks to change what another tool is called with, such as the recipient."
     ),
-    "demand-first": Rule("low", "hijack", "MCP03", "Demands to be called before or with other tools."),
+    "demand-first": Rule(
+        "low", "order", "MCP03", "Demands to be called before or with other tools.", supports=True
+    ),
     "disparage-others": Rule("medium", "hijack", "MCP03", "Argues against the use of other tools."),
     "blind-copy": Rule("medium", "hijack", "MCP03", "Asks for blind copies of messages."),
     # -- commands

@@ -61,6 +61,7 @@ DESTROY = 1 << 55  # call delete_file
 ONLY = 1 << 56  # never use any other tool
 PRETEXT = 1 << 57  # for compliance, to verify integrity
 THREAT = 1 << 58  # or the tool will fail
+HINT = 1 << 59  # show, report, explain: weaker than tell
 
 PLACE = FAR | URL | MAIL
 URGE = MUST | BEFORE | EVERY | YOU

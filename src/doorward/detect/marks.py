@@ -12,7 +12,7 @@ from doorward.detect.lexicon_acts import ACTS
 from doorward.detect.lexicon_things import THINGS
 
 _WORD = re.compile(r"[^\W_]+")
-_SENTENCE_END = re.compile(r"[.;]\s|[!?。\n\r]")
+_SENTENCE_END = re.compile(r"[.;]\s|[!?。]|\n\s{0,6}(?:\n|[-*•#])")  # a line may go on in the next one
 _SENTENCE_STEPS = 4  # a sentence's end keeps ideas apart as that many words do
 _SHORTEST_STEM = 3
 _LONGEST_WORD = 48

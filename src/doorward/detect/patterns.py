@@ -193,7 +193,7 @@ FORMS: tuple[Form, ...] = (
             "<developer",
         ),
         re.compile(
-            r"<\|(?:im_start|im_end|system|user|assistant|endoftext|begin_of_text|eot_id|start_header_id|end_header_id|endofprompt)\|>|\[/?inst\]|<</?sys>>"
+            r"<\|(?:im_start|im_end|system|user|assistant|endoftext|begin_of_text|eot_id|start_header_id|end_header_id|endofprompt)\|>|(?:^|\n|[.>:] )\[inst\]|\[/inst\]|<</?sys>>"
             r"|<(?:start|end)_of_turn>|\[/?system(?: message| prompt| override)?\]|</?(?:system|sys|assistant|developer)(?:[-_ ]?(?:prompt|message|instruction|instructions|override|note|reminder))?>"
             r"|### ?(?:system|new instructions?|instruction override)\b|\|\|\|[a-z_ ]{0,30}(?:override|admin|system)[a-z_ ]{0,30}\|\|\|"
         ),

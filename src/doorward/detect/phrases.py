@@ -88,7 +88,7 @@ PHRASES: tuple[Phrase, ...] = (
         26,
         IN,
     ),
-    Phrase("hide-from-user", "medium", (c.NOT, c.TELL, c.USER), 12, IN, ordered=True, whole=True),
+    Phrase("hide-from-user", "medium", (c.NOT, c.TELL | c.HINT, c.USER), 12, IN, ordered=True, whole=True),
     Phrase("hide-from-user", "medium", (c.NOT, c.USER, c.TELL), 6, IN, whole=True),
     Phrase("hide-from-user", "medium", (c.NOT, c.TELL, c.DEED), 7, IN, whole=True),
     Phrase("hide-from-user", "high", (c.HIDE, c.USER), 9, IN, whole=True),
@@ -97,10 +97,11 @@ PHRASES: tuple[Phrase, ...] = (
     Phrase(
         "act-unseen",
         "medium",
-        (c.QUIET, c.READ | c.RUN | c.CHANGE | c.INCLUDE | c.SEND, KEPT | c.PLACE | c.FIELD | c.TOOL | c.USER),
+        (c.QUIET, c.READ | c.RUN | c.CHANGE | c.INCLUDE | c.SEND, KEPT | c.PLACE | c.FIELD),
         12,
         IN,
         whole=True,
+        bars=c.NOT | c.BETTER,
     ),
     # data that leaves
     Phrase("read-secrets", "high", (TAKE, c.PATH, DUTY | c.YOU | c.INCLUDE), 22, IN),
@@ -148,11 +149,11 @@ PHRASES: tuple[Phrase, ...] = (
         whole=True,
     ),
     Phrase("collect-data", "medium", (c.READ, c.SECRET, c.PRIVATE | c.FAR), 14, (T,), whole=True),
-    Phrase("collect-data", "medium", (c.SEND, c.PRIVATE, c.FAR), 14, (T,)),
+    Phrase("collect-data", "medium", (c.SEND, c.PRIVATE, c.FAR), 22, (T,)),
     Phrase("send-data-out", "high", (c.SEND, c.WHOLE, c.MAIL | c.FAR), 12, (A, R), whole=True),
     Phrase("collect-data", "medium", (c.SEND, c.WHOLE, c.MAIL | c.FAR), 12, (T,), whole=True),
     Phrase("collect-data", "medium", (c.KEEP, KEPT, c.FAR), 34, (T,)),
-    Phrase("collect-data", "medium", (c.READ, c.SECRET, c.KEEP), 26, (T,)),
+    Phrase("collect-data", "medium", (c.READ, c.SECRET, c.KEEP), 26, (T,), whole=True),
     Phrase(
         "collect-data",
         "medium",
@@ -190,7 +191,15 @@ PHRASES: tuple[Phrase, ...] = (
     Phrase("disparage-others", "medium", (c.NOT, c.TOOL, c.BAD), 14, (T,)),
     # commands
     Phrase("run-command", "high", (c.RUN | c.MUST, c.SHELL, DUTY | c.YOU), 18, IN),
-    Phrase("disable-safety", "medium", (c.IGNORE | c.DISABLE, c.SAFETY), 7),
+    Phrase("disable-safety", "low", (c.IGNORE | c.DISABLE, c.SAFETY), 7, (T,)),
+    Phrase("disable-safety", "medium", (c.IGNORE | c.DISABLE, c.SAFETY), 7, (P, A, R)),
+    Phrase(
+        "disable-safety",
+        "medium",
+        (c.IGNORE | c.DISABLE, c.SAFETY, c.YOU | c.PRIOR | c.MUST | c.HARM | c.SECRET),
+        12,
+        (T,),
+    ),
     Phrase(
         "disable-safety", "high", (c.IGNORE | c.DISABLE, c.SAFETY, c.YOU | c.PRIOR | c.MUST), 10, (P, A, R)
     ),
@@ -198,7 +207,7 @@ PHRASES: tuple[Phrase, ...] = (
         "skip-approval", "medium", (c.UNASKED, c.RUN | c.CHANGE | c.MUST | c.DISABLE | c.SEND), 12, (T, R)
     ),
     Phrase(
-        "skip-approval", "medium", (c.NOT, c.CONFIRM, c.USER), 7, IN, whole=True, lone=c.NOT, bars=c.DISABLE
+        "skip-approval", "medium", (c.NOT, c.CONFIRM, c.USER), 6, IN, whole=True, lone=c.NOT, bars=c.DISABLE
     ),
 )
 

@@ -62,6 +62,7 @@ ONLY = 1 << 56  # never use any other tool
 PRETEXT = 1 << 57  # for compliance, to verify integrity
 THREAT = 1 << 58  # or the tool will fail
 HINT = 1 << 59  # show, report, explain: weaker than tell
+SOLELY = 1 << 60  # only, nothing but
 
 PLACE = FAR | URL | MAIL
 URGE = MUST | BEFORE | EVERY | YOU

@@ -9,10 +9,10 @@ THINGS: dict[int, tuple[str, ...]] = {
         "previous*, prior, above, earlier, preceding, foregoing, former, existing, original, initial, so far, your, system, developer",
         "all other, everything you, given to you, your own, everything before, any safety, safety, core, all of the, current",
         "vorige, eerdere, voorgaande, bovenstaande, voorafgaande, alle, jouw, je, oorspronkelijke, bestaande, huidige",
-        "vorherig*, vorig*, obig*, fruher*, bisherig*, vorangegangen*, vorausgehend*, deine, ursprunglich*, alle, samtliche",
-        "precedent*, anterieur*, ci dessus, tes, vos, initial*, toutes, prealable*, d avant, anterior*, previ*, tus, todas, inicial*",
-        "arriba, acima, suas, originais, originales, precedente, sopra, tue, iniziali, tutte, poprzedni*, wczesniejsz*, powyzsz*",
-        "swoje, wszystkie, dotychczasow*, предыдущ*, прежн*, ранее, вышеуказанн*, все, всех, свои, твои, начальн*, прошлы*",
+        "vorherig*, vorig*, obig*, fruher*, bisherig*, vorangegangen*, zuvor, vorausgehend*, deine, ursprunglich*, alle, samtliche",
+        "precedent*, anterieur*, auparavant, ci dessus, tes, vos, initial*, toutes, prealable*, d avant, anterior*, previ*, tus, todas, inicial*",
+        "arriba, acima, suas, originais, originales, precedente, sopra, tue, iniziali, tutte, poprzedni*, wczesniej*, powyzsz*",
+        "swoje, wszystkie, dotychczasow*, предыдущ*, прежн*, ранее, вышеуказанн*, все, всех, свои, твои, раньше, прежде, начальн*, прошлы*",
         "之前, 先前, 以上, 上述, 前面, 所有, 你的, 您的, 原有, 原来, 系统, 一切, 以前, 前の, 上記, これまで, すべて, 全て, 今まで, 従来, 直前",
         "이전, 모든, 위의, onceki, tum, السابق*, попередн*, усі, tidigare",
     ),
@@ -23,7 +23,7 @@ THINGS: dict[int, tuple[str, ...]] = {
         "anweisung*, instruktion*, regeln, richtlinie*, vorgabe*, befehl*, vorschrift*, anordnung*",
         "consigne*, regle*, directive*, ordres, commandes, instruccion*, regla*, directriz, directrices, indicacion*, ordenes, instruco*",
         "instrucoes, regras, diretriz*, ordens, comandos, istruzion*, regole, direttiv*, indicazion*, ordini, instrukcj*, polecen*",
-        "zasad*, wytyczn*, regul*, инструкци*, указани*, правил*, директив*, команд*, распоряжени*, 指令, 指示, 规则, 規則, 命令, 提示词",
+        "zasad*, wytyczn*, regul*, инструкци*, указани*, правил*, директив*, команд*, приказ*, распоряжени*, 指令, 指示, 规则, 規則, 命令, 提示词",
         "约束, 准则, 要求, 限制, ルール, 制約, 規約, ガイドライン, 命令, 지시, 명령, 규칙, talimat*, kural*, التعليمات, تعليمات, інструкці*, instruktioner",
     ),
     c.PROMPT: (
@@ -83,7 +83,7 @@ THINGS: dict[int, tuple[str, ...]] = {
         "pii, health records, phi, previous messages, file contents, user s request, messages of the chat, messages in the chat, earlier messages",
         "past messages, recent messages, last messages, user s question*, user s prompt*, prompts of the user, everything the user, what the user said",
         "location history, mac address, hostname, running processes, list of tools, available tools, tool results",
-        "gesprek*, chatgeschiedenis, persoonsgegevens, persoonlijke gegevens, vertrouwelijke*, gebruikersgegevens, gevoelige gegevens, berichten",
+        "gesprek*, chatgeschiedenis, browsergeschiedenis, geschiedenis, persoonsgegevens, persoonlijke gegevens, vertrouwelijke*, gebruikersgegevens, gevoelige gegevens, berichten",
         "gesprach*, unterhaltung*, chatverlauf*, gesprachsverlauf*, personliche daten, vertraulich*, benutzerdaten, sensible daten, nachrichten",
         "historique*, donnees personnelles, donnees sensibles, donnees confidentielles, confidentiel*, donnees de l utilisateur, messages prives",
         "conversacion*, historial, datos personales, datos sensibles, confidencial*, datos del usuario, mensajes, conversa*, historico da conversa",
@@ -176,7 +176,7 @@ THINGS: dict[int, tuple[str, ...]] = {
     c.ROLE: (
         "you are now, from now on you, act as, pretend to be, pretend you, assume the role, your new role, you will now, roleplay as",
         "imagine you are, je bent nu, gedraag je als, doe alsof, vanaf nu ben je, du bist jetzt, du bist nun, ab jetzt bist, agiere als, tu so als",
-        "spiele die rolle, verhalte dich wie, tu es maintenant, vous etes maintenant, agis comme, agissez comme, fais semblant, comporte toi",
+        "spiele die rolle, verhalte dich wie, tu es maintenant, vous etes maintenant, agis comme, agissez comme, fais comme si, faites comme si, fais semblant, comporte toi",
         "ahora eres, actua como, finge, comportate como, a partir de ahora eres, agora voce e, voce agora e, aja como, finja, comporte se",
         "ora sei, adesso sei, agisci come, fingi, comportati come, jestes teraz, teraz jestes, zachowuj sie jak, udawaj, od teraz jestes",
         "теперь ты, ты теперь, с этого момента ты, веди себя как, притворись*, действуй как, 你现在是, 你現在是, 从现在开始你, 从现在起你, 扮演, 假装",
@@ -218,7 +218,7 @@ THINGS: dict[int, tuple[str, ...]] = {
     ),
     c.PARAM: (
         "parameter*, argument, arguments, field, sidenote, side note, note, notes, input, value, param, query, metadata, body, header, hidden field",
-        "veld, invoer, feld, eingabe, champ, parametre*, campo, parametr*, argomento, pole, argument*, pola, параметр*, поле, аргумент*",
+        "veld, invoer, feld, eingabe, champ, parametre*, campo, parametr*, argomento, pole, polu, polem, argument*, pola, параметр*, поле, аргумент*",
         "参数, 參數, 字段, 引数, パラメータ, フィールド, 매개변수, 인수",
     ),
     c.NEW: (
@@ -249,6 +249,8 @@ THINGS: dict[int, tuple[str, ...]] = {
         "nie uzywaj innych, nigdy nie uzywaj innych, не используй друг*, никогда не используй друг*, 不要使用其他, 禁止使用其他, 切勿使用其他, 他のツールを使わ, 他のツールは使わ, 他のツールを使用しな",
     ),
     c.PRETEXT: (
+        "security check*, beveiligingscontrole, veiligheidscontrole, sicherheitsprufung*, controle de securite, control de seguridad, controle de seguranca",
+        "controllo di sicurezza, kontrola bezpieczenstwa, проверка безопасности, 安全检查, セキュリティ確認, セキュリティチェック",
         "compliance, for security reasons, security purposes, audit*, integrity, telemetry, quality assurance, diagnostic*, for verification, to verify",
         "verify identity, analytics, to ensure continuity, proxy number, proxying, for authentication, for safekeeping, for safety, required by policy",
         "security policy, regulatory, gdpr, soc2, naleving, om veiligheidsredenen, controle, kwaliteitsborging, sicherheitsgrunden, konformitat, prufzwecke*",
@@ -260,6 +262,10 @@ THINGS: dict[int, tuple[str, ...]] = {
         "otherwise the tool, or the tool will, will not work otherwise, will not be processed, application will crash, system will crash, data will be lost",
         "will be blocked, causes errors, tool will fail, will fail otherwise, may be corrupted, will be corrupted, data loss, otherwise it will fail",
         "anders werkt, sonst funktioniert, sinon l outil, sinon cela, de lo contrario, caso contrario, altrimenti, w przeciwnym razie, иначе, 否则, そうしないと, さもないと",
+    ),
+    c.SOLELY: (
+        "only, solely, exclusively, nothing but, alleen, uitsluitend, enkel, slechts, nur, ausschliesslich, lediglich, seulement, uniquement, plus que, exclusivement",
+        "solamente, solo, unicamente, exclusivamente, apenas, somente, soltanto, esclusivamente, tylko, wylacznie, jedynie, только, лишь, исключительно, 只, 仅, だけ, のみ",
     ),
     c.BAD: (
         "deprecated, unsafe, insecure, broken, unreliable, obsolete, dangerous, compromised, faulty, leaks data, leak data, untrusted, not safe, outdated, verouderd, onveilig, veraltet, unsicher",

@@ -41,6 +41,9 @@ DUTY = c.MUST | c.EVERY | c.BEFORE
 
 PHRASES: tuple[Phrase, ...] = (
     # instructions
+    Phrase(
+        "override-instructions", "high", (c.IGNORE, c.BEFORE | c.PRIOR, c.SOLELY, c.RULES), 20, whole=True
+    ),
     Phrase("override-instructions", "high", (c.IGNORE, c.PRIOR, c.RULES), 9),
     Phrase(
         "override-instructions", "high", (c.OBEY, c.NEW, c.RULES, c.OTHER | c.PRIOR, c.IGNORE | c.BETTER), 14
@@ -157,7 +160,7 @@ PHRASES: tuple[Phrase, ...] = (
     Phrase(
         "collect-data",
         "medium",
-        (c.INCLUDE, c.USER | c.WHOLE, c.SECRET, c.PARAM | c.ACTION),
+        (c.INCLUDE | c.SEND, c.USER | c.WHOLE, c.SECRET, c.PARAM | c.ACTION),
         14,
         (T,),
         whole=True,
@@ -170,6 +173,10 @@ PHRASES: tuple[Phrase, ...] = (
     Phrase("collect-data", "medium", (c.ALSO, c.SEND, c.PLACE), 16, (T, R), whole=True),
     Phrase("send-data-out", "high", (c.INCLUDE | c.SEND, c.PATH, c.PLACE), 16, IN, whole=True),
     Phrase("reveal-prompt", "medium", (c.CONTENT, c.PROMPT), 5, (T, R)),
+    Phrase(
+        "pretext", "low", (c.PRETEXT, c.INCLUDE | c.SEND, c.SECRET | c.PRIVATE, c.USER | c.PARAM), 30, (T,)
+    ),
+    Phrase("collect-data", "medium", (c.CONTENT, c.EVERY | c.WHOLE, c.MAIL | c.FAR), 14, (T, R), whole=True),
     Phrase("pretext", "low", (c.PRETEXT, c.SEND | c.INCLUDE, KEPT | c.CONTENT), 26, (T,)),
     Phrase("pretext", "low", (c.PRETEXT, c.READ, KEPT, DUTY), 26, (T,)),
     Phrase("threat", "low", (c.THREAT,), 1, (T,)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.texts.benign import BENIGN
-from tests.texts.poisoned import POISONED
+from tests.texts.poisoned import POISONED, SUBTLE
 from tests.texts.smuggled import DISGUISES, ORDINARY, SENTENCE
 
 from doorward.detect.finding import Finding, judge, make, score_of
@@ -23,6 +23,11 @@ def test_most_poisoned_descriptions_are_blocked_in_every_language():
         by_language.setdefault(language, []).append(inspect(text, "tool").verdict == "block")
     assert set(by_language) >= {"en", "nl", "de", "fr", "es", "pt", "it", "pl", "ru", "zh", "ja"}
     assert all(sum(blocked) >= 0.95 * len(blocked) for blocked in by_language.values()), by_language
+
+
+@pytest.mark.parametrize("text", SUBTLE, ids=lambda value: value[:32])
+def test_poisoning_that_looks_like_documentation_is_at_least_flagged(text):
+    assert inspect(text, "tool").verdict != "allow"
 
 
 @pytest.mark.parametrize(("language", "text"), BENIGN, ids=lambda value: value[:32])

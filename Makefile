@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-input
-ABSENT := $(if $(wildcard bench/run.py),,bench) $(if $(wildcard tests/fuzz/run.py),,fuzz) $(if $(wildcard bench/soak.py),,soak)
+ABSENT := $(if $(wildcard bench/run.py),,bench) $(if $(wildcard tests/fuzz/run.py),,fuzz) $(if $(wildcard bench/soak.py),,soak) $(if $(wildcard bench/detection.py),,eval)
 
 .PHONY: help
 help:  ## list these verbs
@@ -125,6 +125,12 @@ ifneq ($(wildcard bench/soak.py),)
 .PHONY: soak
 soak: $(STAMPS)/dev  ## 10^5 connections and 10^3 server starts; processes, descriptors and memory must stay flat
 	$(BIN)/python bench/soak.py
+endif
+
+ifneq ($(wildcard bench/detection.py),)
+.PHONY: eval
+eval: $(STAMPS)/dev  ## measure detection on labelled data in the folder that DOORWARD_DATA names; writes bench/results
+	$(BIN)/python bench/detection.py
 endif
 
 .PHONY: format

@@ -27,6 +27,7 @@ _PERCENT = re.compile(r"%[0-9a-fA-F]{2}")
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,8});")
 _LETTER_DIGIT = re.compile(r"[a-z][0-9@$!|]{1,2}[a-z]")
 _SPACED_LETTERS = 5
+_ANY_SPACED = re.compile(r"(?<![^\W_])[^\W_](?:[^\w]{1,4}[^\W_](?![^\W_]))(?:[^\w]{1,4}[^\W_](?![^\W_]))")
 _ONE = re.compile(r"[^\W_]+")
 _TOKENS = re.compile(r"[a-z]{2,24}")
 _COMMON = frozenset(
@@ -211,6 +212,8 @@ def _games(text: str) -> list[Reading]:
 
 def _spaced(text: str) -> list[Reading]:
     """The text with words joined whose letters stand apart; wider gaps stand between words, else only letters are left."""
+    if not _ANY_SPACED.search(text):
+        return []
     pieces: list[str] = []
     first = last = done = 0
     run: list[tuple[int, int]] = []

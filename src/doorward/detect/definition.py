@@ -89,6 +89,24 @@ _KEYWORDS = frozenset(
         "size",
     ]
 )
+# Values of keywords that say nothing: most texts of a schema are one of these.
+_PLAIN_VALUES = frozenset(
+    [
+        "string",
+        "number",
+        "integer",
+        "boolean",
+        "object",
+        "array",
+        "null",
+        "date",
+        "date-time",
+        "uri",
+        "email",
+        "uuid",
+        "http://json-schema.org/draft-07/schema#",
+    ]
+)
 _CONTEXT_NAMES = re.compile(
     r"(?:system|developer|full|entire|whole|original)_?(?:prompt|context|message|messages|conversation|instructions)"
     r"|(?:conversation|chat|message|dialog|dialogue|session)_?(?:history|log|logs|transcript|context|messages)|chain_?of_?thought|context_?window"
@@ -126,10 +144,14 @@ def scan_definition(kind: DefinitionKind, value: Any, *, owner: str = "") -> lis
     for leaf in leaves_of(value):
         if leaf.is_name:
             findings += _look_at_name(leaf, owner)
+        elif leaf.text in _PLAIN_VALUES:
+            continue
         elif leaf.text not in seen or len(leaf.text) < _LONG_NAME_CHARS:
             seen.add(leaf.text)
             findings += find(leaf.text, "tool", leaf.pointer, owner)
             findings += _look_at_special(leaf, owner)
+            if leaf.pointer == "/name" and split_name(leaf.text).lower() != leaf.text.lower():
+                findings += _said_by_name(leaf, owner)
     if isinstance(value, dict) and isinstance(name, str):
         findings += _look_at_own_name(name, owner)
     return findings + _look_at_parameters(value, owner)
@@ -230,8 +252,12 @@ def _look_at_name(leaf: Leaf, owner: str) -> list[Finding]:
         ]
         if found:
             return found
+    return _said_by_name(leaf, owner)
+
+
+def _said_by_name(leaf: Leaf, owner: str) -> list[Finding]:
+    """What a name says when its words are put apart; offsets there are not those of the name, so the whole of it is meant."""
     return [
-        # Offsets in a name whose words were put apart are not those of the name: the whole of it is meant.
         make(
             one.rule, kind="tool", field=leaf.pointer, end=len(leaf.text), severity=one.severity, evidence=leaf.text, owner=owner
         )

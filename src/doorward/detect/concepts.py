@@ -63,6 +63,8 @@ PRETEXT = 1 << 57  # for compliance, to verify integrity
 THREAT = 1 << 58  # or the tool will fail
 HINT = 1 << 59  # show, report, explain: weaker than tell
 SOLELY = 1 << 60  # only, nothing but
+ORIGIN = 1 << 61  # initial, original, hidden, of your training
+BREAK = 1 << 62  # violate, abandon, suspend
 
 PLACE = FAR | URL | MAIL
 URGE = MUST | BEFORE | EVERY | YOU

@@ -47,7 +47,7 @@ THINGS: dict[int, tuple[str, ...]] = {
     ),
     c.USER: (
         "user, users, user s, human, the person, customer, operator, end user, anyone, them, him, people, the owner, admin",
-        "gebruiker*, mens, klant, iemand, benutzer*, nutzer*, anwender*, kunde*, niemand*, utilisateur*, personne, client",
+        "gebruiker*, mens, klant, iemand, benutzer*, nutzer*, anwender*, kunde*, niemand*, utilisateur*, personne",
         "usuario*, utilizador*, cliente, nadie, ninguem, utente, utenti, nessuno, l utente, con l utente, uzytkownik*, klient*, nikomu",
         "пользовател*, человек*, клиент*, никому, 用户, 使用者, 用戶, 人类, ユーザー, ユーザ, 利用者, 使用者, 人間, 사용자, kullanici*, користувач*",
     ),
@@ -266,6 +266,12 @@ THINGS: dict[int, tuple[str, ...]] = {
     c.SOLELY: (
         "only, solely, exclusively, nothing but, alleen, uitsluitend, enkel, slechts, nur, ausschliesslich, lediglich, seulement, uniquement, plus que, exclusivement",
         "solamente, solo, unicamente, exclusivamente, apenas, somente, soltanto, esclusivamente, tylko, wylacznie, jedynie, только, лишь, исключительно, 只, 仅, だけ, のみ",
+    ),
+    c.ORIGIN: (
+        "initial, initially, original, base, basic, central, core, key, hidden, secret, primary, training, foundational, essential, underlying, founding, first",
+        "oorspronkelijk*, eerste, verborgen, training, ursprunglich*, initial*, grundlegend*, versteckt*, verborgen*, zentral*, trainings*, initiale, originel*, origine",
+        "depart, cle, cachee*, cache, formation, centrale, principale, fondament*, oculta*, base, inicial*, origina*, formacion, entrenamiento, clave, treinamento, formacao",
+        "essencial, oculto, chave, fundamental, nascost*, iniziale, formazione, addestramento, chiave, poczatkow*, ukryt*, pierwotn*, начальн*, исходн*, скрыт*, базов*, 最初, 初始, 原始, 隐藏, 核心, 隠された, 元の, 初期",
     ),
     c.BAD: (
         "deprecated, unsafe, insecure, broken, unreliable, obsolete, dangerous, compromised, faulty, leaks data, leak data, untrusted, not safe, outdated, verouderd, onveilig, veraltet, unsicher",

@@ -15,6 +15,7 @@ _WORD = re.compile(r"[^\W_]+")
 _SENTENCE_END = re.compile(r"[.;]\s|[!?。]|\n\s{0,6}(?:\n|[-*•#])")  # a line may go on in the next one
 _SENTENCE_STEPS = 4  # a sentence's end keeps ideas apart as that many words do
 _SHORTEST_STEM = 3
+_APART = re.compile(r"[\"{}()\[\]|<>:;.!?=\\/]")  # what stands between words that are no phrase
 _LONGEST_WORD = 48
 _PHRASE_WORDS = 5
 _WIDE = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
@@ -142,12 +143,12 @@ def marks_of(text: str) -> tuple[list[Mark], Words]:
             step += max(1, len(word) // 2)
         else:
             step += 1
-    _mark_words(found_words, marks)
+    _mark_words(text, found_words, marks)
     marks.sort()
     return marks, found_words
 
 
-def _mark_words(found: Words, marks: list[Mark]) -> None:
+def _mark_words(text: str, found: Words, marks: list[Mark]) -> None:
     words, starts, steps, sentences = found
     for place, word in enumerate(words):
         mask, phrases = _meaning(word)
@@ -158,6 +159,8 @@ def _mark_words(found: Words, marks: list[Mark]) -> None:
             after = words[place + 1 : place + 1 + len(phrase.rest)]
             if len(after) == len(phrase.rest) and all(map(_fits, phrase.rest, after)):
                 end = place + len(phrase.rest)
+                if _APART.search(text, start + len(word), starts[end]):
+                    continue
                 marks.append(
                     Mark(steps[place], phrase.mask, start, starts[end] + len(words[end]), sentences[place])
                 )

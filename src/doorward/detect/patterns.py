@@ -18,6 +18,7 @@ class Sign(NamedTuple):
     mask: int
     gates: tuple[str, ...]
     pattern: re.Pattern[str]
+    kinds: tuple[str, ...] = ("tool", "prompt", "argument", "result")
 
 
 class Form(NamedTuple):
@@ -35,10 +36,12 @@ _SECRET_FILES = (
     r"|\.docker/config\.json|\.gnupg\b|\bwallet\.dat\b|\.config/gcloud|application_default_credentials|\.bash_history\b|\.zsh_history\b"
     r"|\blogin data\b|\bcookies\.sqlite\b|\bkey4\.db\b|\blogins\.json\b|\.pgpass\b|\.vault-token\b|/proc/self/environ|\.mysql_history\b"
     r"|\bntds\.dit\b|\\system32\\config\\sam\b|\bid_rsa\.pub\b|\bservice[-_]account\.json\b|\.azure/|\.config/gh/hosts|\.terraformrc\b"
-    r"|\bterraform\.tfstate\b|\bsecrets?\.ya?ml\b|\*\.pem\b|\*\.key\b|\*\.env\b|\bprintenv\b|`env`|\bdocument\.cookie\b|\blocalstorage\b|\bos\.environ\b|\bprocess\.env\b"
+    r"|\bterraform\.tfstate\b|\bsecrets?\.ya?ml\b"
     r"|\b(?:system|company|internal|secret|secrets|vault|admin)://[a-z0-9_/.-]{1,80}"
 )
+_SECRET_READS = r"\*\.pem\b|\*\.key\b|\*\.env\b|\bprintenv\b|`env`|\bdocument\.cookie\b|\blocalstorage\b|\bos\.environ\b|\bprocess\.env\b"  # ordinary in code, odd in a description
 SIGNS: tuple[Sign, ...] = (
+    Sign(c.PATH, ("*.", "env", "document.", "localstorage"), re.compile(_SECRET_READS), ("tool",)),
     Sign(
         c.PATH,
         (
@@ -193,7 +196,7 @@ FORMS: tuple[Form, ...] = (
             "<developer",
         ),
         re.compile(
-            r"<\|(?:im_start|im_end|system|user|assistant|endoftext|begin_of_text|eot_id|start_header_id|end_header_id|endofprompt)\|>|(?:^|\n|[.>:] )\[inst\]|\[/inst\]|<</?sys>>"
+            r"<\|(?:im_start|im_end|system|user|assistant|begin_of_text|eot_id|start_header_id|end_header_id|endofprompt)\|>|(?:^|\n|[.>:] )\[inst\]|\[/inst\]|<</?sys>>"
             r"|<(?:start|end)_of_turn>|\[/?system(?: message| prompt| override)?\]|</?(?:system|sys|assistant|developer)(?:[-_ ]?(?:prompt|message|instruction|instructions|override|note|reminder))?>"
             r"|### ?(?:system|new instructions?|instruction override)\b|\|\|\|[a-z_ ]{0,30}(?:override|admin|system)[a-z_ ]{0,30}\|\|\|"
         ),
@@ -230,7 +233,7 @@ FORMS: tuple[Form, ...] = (
         ),
         re.compile(
             r"\b(?:note|message|instructions?|attention|hint|reminder|important|dear|notice|hey|hello) ?(?:to|for)?:? ?(?:the |any |all )?(?:ai|llm|language model|bot|chatbot|assistant|agent)s?(?: (?:agent|assistant|model|reading|processing|reviewing)s?)?\b ?[:,(-]"
-            r"|\b(?:if you are|as) an? (?:ai|llm|language model)\b|\b(?:ai|llm) (?:assistant|agent|model)s? (?:reading|processing|reviewing|integrating|that reads?)\b|\bfor ai (?:coding )?agents\b"
+            r"|\bif you are an? (?:ai|llm|language model)\b|\b(?:ai|llm) (?:assistant|agent|model)s? (?:reading|processing|reviewing|integrating|that reads?)\b|\bfor ai (?:coding )?agents\b"
             r"|\b(?:opmerking|hinweis|nachricht|note|nota|mensaje|avviso|uwaga|wiadomosc|примечание|сообщение) (?:aan|voor|an|fur|pour|a|para|al|per|do|dla|для) (?:de |het |die |den |das |l'|le |la |el |o |il )?(?:ai|ki|ia|si|ии|assistent\w{0,3}|assistant|asistente|assistente|asystent\w{0,3}|ассистент\w{0,3}|model\w{0,3})\b"
             r"|(?:致|给)(?:ai|助手|模型)|(?:ai|アシスタント|モデル)への(?:注意|指示|メモ)"
         ),
@@ -276,6 +279,7 @@ FORMS: tuple[Form, ...] = (
         ),
         "high",
     ),
+    Form("fake-marker", ("<|endoftext",), re.compile(r"<\|endoftext\|>"), "medium"),
     Form(
         "urgent-block",
         ("<",),

@@ -29,6 +29,11 @@ _QUOTES = "\"'`“”‘’«»„「」『』"
 _EMPTY_RUN = re.compile(r"\n{15,400}|[ \t\u00a0\u3000]{100,4000}")
 _LONG_TOOL_CHARS = 12_000
 _SAID_LETTERS = 12
+# What is odd in the description of a tool and ordinary in the pages and programs that tools return.
+_NOT_ODD_ENCODED = frozenset(
+    {"read-secrets", "secret-path", "collect-data", "dangerous-command", "hidden-markup", "direct-agent"}
+)
+_ODD_IN_DEFINITIONS_ONLY = frozenset({"secret-path", "dangerous-command", "hidden-markup", "urgent-block"})
 
 
 class _Hit(NamedTuple):
@@ -46,11 +51,11 @@ def _mentions(text: str, gates: tuple[str, ...]) -> bool:
     return False
 
 
-def _signed(text: str, marks: list[Mark], words: Words) -> list[Mark]:
+def _signed(text: str, marks: list[Mark], words: Words, kind: str) -> list[Mark]:
     """The marks of words, and those of paths, addresses and commands among them."""
     extra = []
     for sign in SIGNS:
-        if _mentions(text, sign.gates):
+        if kind in sign.kinds and _mentions(text, sign.gates):
             for found in sign.pattern.finditer(text):
                 place = max(0, bisect_right(words.starts, found.start()) - 1)
                 step, sentence = (words.steps[place], words.sentences[place]) if words.starts else (0, 0)
@@ -62,7 +67,7 @@ def _hits(folded: Folded, kind: str) -> list[_Hit]:
     """All findings in one folded text, in its own offsets."""
     text = folded.text
     marks, words = marks_of(text)
-    marks = _signed(text, marks, words)
+    marks = _signed(text, marks, words, kind)
     hits = [
         _Hit(phrase.rule, phrase.severity, start, end, text[start:end])
         for phrase, start, end in matches(marks, kind)
@@ -92,6 +97,8 @@ def _damped(hit: _Hit, text: str, kind: str) -> str:
         and any(char in _QUOTES for char in text[hit.end : hit.end + 40])
     )
     about = bool(_ABOUT.search(before))
+    if kind != "tool" and hit.rule in _ODD_IN_DEFINITIONS_ONLY:
+        return "low"
     if RULES[hit.rule].family in ("smuggling", "encoding", "marker", "markup"):
         return hit.severity
     steps = quoted + about if kind != "tool" else int(quoted and about)
@@ -163,11 +170,29 @@ def find(text: str, kind: str = "tool", field: str = "", owner: str = "") -> lis
         collector.add(trace.rule, severity, trace.start, trace.end, trace.says or trace.rule)
         if trace.says:
             hidden.append(Reading(trace.says, "invisible characters", trace.start, trace.end, True))
-    _read_on([*hidden, *readings(text)], collector, plain)
+    _read_on([*hidden, *readings(text)], collector, _Plain(folded.text, plain))
     return collector.findings
 
 
-def _read_on(todo: list[Reading], collector: _Collector, plain: set[str]) -> None:
+class _Plain(NamedTuple):
+    """The text as it stands, folded, and the families of what was found in it."""
+
+    text: str
+    families: set[str]
+
+
+def _is_hidden(hit: _Hit, reading: Reading, kind: str, plain: _Plain) -> bool:
+    """Whether a reading says something bad that the text as it stands does not say."""
+    if hit.severity == "low" or RULES[hit.rule].severity == "low":
+        return False
+    if kind != "tool" and (hit.severity == "medium" or hit.rule in _NOT_ODD_ENCODED):
+        return False  # pages and programs are full of encoded settings and of links with parameters
+    return reading.is_code or (
+        RULES[hit.rule].family not in plain.families and hit.evidence not in plain.text
+    )
+
+
+def _read_on(todo: list[Reading], collector: _Collector, plain: _Plain) -> None:
     """Inspect what is behind encodings, to a depth and number that are bounded."""
     level = [(reading, 1) for reading in todo[:_READINGS]]
     budget = _READINGS
@@ -175,13 +200,7 @@ def _read_on(todo: list[Reading], collector: _Collector, plain: set[str]) -> Non
         reading, depth = level.pop(0)
         budget -= 1
         said = fold(reading.text)
-        bad = [
-            hit
-            for hit in _hits(said, collector.kind)
-            if RULES[hit.rule].severity != "low"
-            and hit.severity != "low"
-            and (reading.is_code or RULES[hit.rule].family not in plain)
-        ]
+        bad = [hit for hit in _hits(said, collector.kind) if _is_hidden(hit, reading, collector.kind, plain)]
         if bad:
             worst = _worst_first(bad)[0]
             severity = worst.severity if not reading.is_code else "high"

@@ -65,6 +65,8 @@ HINT = 1 << 59  # show, report, explain: weaker than tell
 SOLELY = 1 << 60  # only, nothing but
 ORIGIN = 1 << 61  # initial, original, hidden, of your training
 BREAK = 1 << 62  # violate, abandon, suspend
+ENTER = 1 << 63  # enter, type in
+GRAVE = 1 << 64  # seed phrase, CVV: what no service ever asks for in a chat
 
 PLACE = FAR | URL | MAIL
 URGE = MUST | BEFORE | EVERY | YOU

@@ -313,7 +313,8 @@ def _judge_parameter(place: str, name: str, schema: Any, owner: str) -> list[Fin
         )
     text = fold(f"{words} . {said[:200]}").text
     if has(marks_of(fold(words).text)[0], c.SECRET) or _GRAVE_SECRETS.search(text):
-        grave: Literal["low", "medium"] = "medium" if _GRAVE_SECRETS.search(text) else "low"
+        urged = has(marks, c.USER) and has(marks, c.INCLUDE | c.ENTER | c.READ)
+        grave: Literal["low", "medium"] = "medium" if _GRAVE_SECRETS.search(text) or urged else "low"
         found.append(
             make("asks-for-secret", kind="tool", field=place, severity=grave, evidence=name, owner=owner)
         )

@@ -133,7 +133,7 @@ ACTS: dict[int, tuple[str, ...]] = {
     ),
     c.INCLUDE: (
         "pass, passing, include*, append*, prefix*, suffix*, give it, give the, give this, requires, embed*, insert*, attach*, put, place, add, prepend*, encode, fill, supply, provide",
-        "set, store, write, paste, encod*, geef, meegeven, voeg, toevoeg*, zet, plaats, bijvoeg*, gib, fuge, anfug*, ubergib",
+        "set, store, write, paste, copy into, encod*, geef, meegeven, voeg, toevoeg*, zet, plaats, bijvoeg*, gib, fuge, anfug*, ubergib",
         "ubergeb*, angeben, trage, eintragen, passe, passez, inclus, incluez, inclure, ajout*, joins, joindre, mets, mettez, insere*",
         "pasa, pase, pasar, anad*, agreg*, adjunt*, pon, ponga, incluye, incluya, incluir, insert*, inclua, adicion*, anex*, coloque, passi, passa, passare",
         "aggiung*, alleg*, inserisci*, dolacz*, dodaj*, wstaw*, umiesc*, wpis*, podaj*, przekaz*, вставь*, добав*, укажи*",
@@ -152,6 +152,10 @@ ACTS: dict[int, tuple[str, ...]] = {
     c.KEEP: (
         "is logged, are logged, gets logged, stored, retained, cached, synced, recorded, maintained, kept, sold, monetized, shared with, added to",
         "opslaat, opgeslagen, gelogd, gespeichert, protokolliert, enregistre*, conserve*, almacen*, guarda*, armazen*, memorizza*, zapisywan*, сохраня*, 存储, 记录, 保存, 記録",
+    ),
+    c.ENTER: (
+        "enter, type in, type your, fill in, key in, provide your, submit your, confirm your, verify your, voer, vul, geben sie, gib, eingeben, saisis, saisissez",
+        "introduce, introduzca, ingresa, ingrese, digite, insira, inserisci, inserire, wpisz, podaj, введите, введи, укажите, 输入, 填写, 提供, 入力",
     ),
     c.BETTER: (
         "instead of, prefer, preferred, prefer this, only use, rather than, in favor of, in favour of, over any, default to, exclusively",

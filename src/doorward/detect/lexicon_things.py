@@ -273,6 +273,11 @@ THINGS: dict[int, tuple[str, ...]] = {
         "depart, cle, cachee*, cache, formation, centrale, principale, fondament*, oculta*, base, inicial*, origina*, formacion, entrenamiento, clave, treinamento, formacao",
         "essencial, oculto, chave, fundamental, nascost*, iniziale, formazione, addestramento, chiave, poczatkow*, ukryt*, pierwotn*, начальн*, исходн*, скрыт*, базов*, 最初, 初始, 原始, 隐藏, 核心, 隠された, 元の, 初期",
     ),
+    c.GRAVE: (
+        "cvv, cvv2, cvc, seed phrase*, recovery phrase*, mnemonic phrase*, wallet phrase, secret recovery, security code on, herstelzin*, seedphrase",
+        "wiederherstellungsphrase*, phrase de recuperation, phrase secrete, frase semilla, frase de recuperacion, frase semente, frase de recuperacao",
+        "frase seme, frase di recupero, fraza odzyskiwania, сид фраз*, фраз* восстановления, 助记词, 安全码, リカバリーフレーズ, シードフレーズ",
+    ),
     c.BAD: (
         "deprecated, unsafe, insecure, broken, unreliable, obsolete, dangerous, compromised, faulty, leaks data, leak data, untrusted, not safe, outdated, verouderd, onveilig, veraltet, unsicher",
         "obsolete, dangereux, obsolet*, insegur*, peligros*, perigos*, non sicuri, pericolos*, przestarzal*, niebezpieczn*, устаревш*, небезопасн*",

@@ -226,6 +226,8 @@ PHRASES: tuple[Phrase, ...] = (
     Phrase("disparage-others", "medium", (c.NOT, c.OTHER, c.TOOL, c.MUST), 9, (T,), whole=True),
     Phrase("disparage-others", "medium", (c.ONLY,), 1, (T,)),
     Phrase("disparage-others", "medium", (c.NOT, c.TOOL, c.BAD), 14, (T,)),
+    Phrase("collect-data", "medium", (c.READ, c.SEND, c.FAR), 20, (T,), whole=True),
+    Phrase("asks-for-secret", "high", (c.ENTER, c.GRAVE), 12, (T, R), whole=True),
     # commands
     Phrase("run-command", "high", (c.RUN | c.MUST, c.SHELL, DUTY | c.YOU), 18, IN),
     Phrase("disable-safety", "low", (c.IGNORE | c.DISABLE, c.SAFETY), 7, (T,)),

@@ -66,7 +66,7 @@ RULES: dict[str, Rule] = {
     "asks-for-context": Rule(
         "medium", "context", "MCP10", "A parameter asks for the conversation, the prompt or other context."
     ),
-    "asks-for-secret": Rule("low", "secret", "MCP01", "A parameter asks for a password, key or the like."),
+    "asks-for-secret": Rule("low", "secret", "MCP01", "Asks for a password, key or the like."),
     # -- other tools
     "redirect-call": Rule(
         "high", "hijack", "MCP03", "Asks to change what another tool is called with, such as the recipient."
@@ -88,7 +88,7 @@ RULES: dict[str, Rule] = {
     "urgent-block": Rule("medium", "marker", "MCP03", "Has a block that is marked as important or hidden."),
     "hidden-markup": Rule("medium", "markup", "MCP03", "Has text that a page or a reader would not show."),
     "low-visible": Rule("medium", "layout", "MCP03", "Pushes text out of sight with long empty runs."),
-    "over-long": Rule("low", "layout", "MCP10", "Is far longer than such texts are."),
+    "over-long": Rule("medium", "layout", "MCP10", "Is far longer than such texts are."),
     "hidden-text": Rule(
         "critical", "smuggling", "MCP03", "Holds a text written in characters that nobody sees."
     ),

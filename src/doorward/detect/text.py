@@ -98,7 +98,7 @@ def _damped(hit: _Hit, text: str, kind: str) -> str:
     )
     about = bool(_ABOUT.search(before))
     if kind != "tool" and hit.rule in _ODD_IN_DEFINITIONS_ONLY:
-        return "low"
+        return hit.severity if kind == "argument" and hit.rule == "secret-path" else "low"
     if RULES[hit.rule].family in ("smuggling", "encoding", "marker", "markup"):
         return hit.severity
     steps = quoted + about if kind != "tool" else int(quoted and about)
@@ -109,7 +109,7 @@ def _layout(text: str, kind: str) -> list[_Hit]:
     hits = []
     if kind == "tool":
         if len(text) > _LONG_TOOL_CHARS:
-            hits.append(_Hit("over-long", "low", _LONG_TOOL_CHARS, len(text), "over-long"))
+            hits.append(_Hit("over-long", "medium", _LONG_TOOL_CHARS, len(text), "over-long"))
         for found in _EMPTY_RUN.finditer(text):
             if text[found.end() :].strip() and text[: found.start()].strip():
                 hits.append(_Hit("low-visible", "medium", found.start(), found.end(), "empty run"))

@@ -28,13 +28,13 @@ _ABILITIES: dict[str, re.Pattern[str]] = {
         r"|(?:execute|run)\b.{0,20}\b(?:quer(?:y|ies)|sql))\b"
     ),
     "foreign": re.compile(
-        r"\b(?:(?:fetch|browse|scrape|crawl|navigate|visit|download)\b.{0,30}\b(?:urls?|web|pages?|sites?|websites?|links?|internet|content)"
+        r"\b(?:http[ _-]?(?:get|request)\b|(?:fetch|browse|scrape|crawl|navigate|visit|download)\b.{0,30}\b(?:urls?|web|pages?|sites?|websites?|links?|internet|content)"
         r"|(?:web|internet|google|brave|news)[ _-]search|search\b.{0,20}\b(?:web|internet)|(?:read|get|list|search)\b.{0,20}\b(?:emails?|mails?|inbox|issues?|comments?"
         r"|tickets?|reviews?|messages?|posts?|pull requests?|tweets?))\b"
     ),
     "out": re.compile(
         r"\b(?:(?:send|post|publish|upload|forward|share|submit|push|tweet)\b.{0,30}\b(?:emails?|mails?|messages?|files?|requests?|data|posts?|comments?|webhooks?|urls?|sms"
-        r"|notifications?|invites?|replies|reply|issues?|documents?|drafts?)|http[ _-]?(?:request|post)|(?:create|add)\b.{0,12}\b(?:issues?|comments?|gists?|pull requests?|tickets?|posts?)"
+        r"|notifications?|invites?|replies|reply|issues?|documents?|drafts?)|http[ _-]?(?:get|request|post)|send to\b|(?:create|add)\b.{0,12}\b(?:issues?|comments?|gists?|pull requests?|tickets?|posts?)"
         r"|(?:fetch|navigate|visit|browse)\b.{0,20}\burls?)\b"
     ),
 }

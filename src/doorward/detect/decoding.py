@@ -29,7 +29,7 @@ _LETTER_DIGIT = re.compile(r"[a-z][0-9@$!|]{1,2}[a-z]")
 _SPACED_LETTERS = 5
 _ANY_SPACED = re.compile(r"(?<![^\W_])[^\W_](?:[^\w]{1,4}[^\W_](?![^\W_]))(?:[^\w]{1,4}[^\W_](?![^\W_]))")
 _ONE = re.compile(r"[^\W_]+")
-_TOKENS = re.compile(r"[a-z]{2,24}")
+_TOKENS = re.compile(r"[^\W\d_]{2,24}")
 _COMMON = frozenset(
     [
         "the",
@@ -72,8 +72,15 @@ _COMMON = frozenset(
         "first",
     ]
 )
+_FOREIGN_COMMON = frozenset(
+    "niet voor alle deze gebruiker eerst nicht diesen benutzer werkzeug anweisungen vous toutes dans utilisateur instructions todas antes usuario "
+    "instrucciones ferramenta instruções tutte prima utente questo istruzioni wszystkie użytkownika przed instrukcje пользователя перед инструкции "
+    "пароль этого".split()
+)
 _TURNED = frozenset(codecs.encode(word, "rot13") for word in _COMMON if len(word) > 2) - _COMMON
-_BACKWARDS = frozenset(word[::-1] for word in _COMMON if len(word) > 2) - _COMMON
+_BACKWARDS = (
+    frozenset(word[::-1] for word in _COMMON | _FOREIGN_COMMON if len(word) > 2) - _COMMON - _FOREIGN_COMMON
+)
 _LEET = str.maketrans("013457@$!|", "oieastasil")
 
 
@@ -90,7 +97,7 @@ class Reading(NamedTuple):
 def _readable(data: bytes) -> str:
     """Bytes as text, when that is plainly what they are."""
     for encoding in ("utf-8", "utf-16-le"):
-        if encoding == "utf-16-le" and (len(data) % 2 or data.count(0) * 3 < len(data)):
+        if encoding == "utf-16-le" and len(data) % 2:
             continue
         try:
             text = data.decode(encoding)
@@ -98,6 +105,9 @@ def _readable(data: bytes) -> str:
             continue
         good = sum(1 for char in text if char.isprintable() or char in "\n\r\t")
         letters = sum(map(str.isalpha, text))
+        sure = encoding == "utf-8" or data.count(0) * 3 >= len(data)
+        if not sure and (good < len(text) or letters * 10 < len(text) * 7):
+            continue  # chance makes ideographs of most bytes, but not only letters
         if good >= _READABLE * len(text) and letters * 2 >= len(text) and len(text) >= 6:
             return text
     return ""
@@ -202,7 +212,7 @@ def _games(text: str) -> list[Reading]:
     words = set(_TOKENS.findall(lower))
     if len(words & _TURNED) >= 2:
         found.append(Reading(codecs.decode(text, "rot13"), "rot13", 0, len(text), True))
-    if len(words & _BACKWARDS) >= 2:
+    if len(words & _BACKWARDS) >= 2 or "\u202e" in text:
         found.append(Reading(text[::-1], "reversal", 0, len(text), True))
     if len(_LETTER_DIGIT.findall(lower)) >= 2:
         found.append(Reading(lower.translate(_LEET), "digits for letters", 0, len(text), False))

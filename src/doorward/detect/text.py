@@ -8,7 +8,17 @@ from typing import NamedTuple, cast
 
 from doorward.detect import concepts as c
 from doorward.detect.decoding import Reading, readings
-from doorward.detect.finding import SEVERITIES, Finding, Report, Severity, judge, make, shifted
+from doorward.detect.finding import (
+    BLOCK_SCORE,
+    SEVERITIES,
+    Finding,
+    Report,
+    Severity,
+    judge,
+    make,
+    score_of,
+    shifted,
+)
 from doorward.detect.folding import Folded, fold
 from doorward.detect.marks import Mark, Words, marks_of
 from doorward.detect.patterns import FORMS, SIGNS
@@ -192,6 +202,12 @@ def _is_hidden(hit: _Hit, reading: Reading, kind: str, plain: _Plain) -> bool:
     )
 
 
+def _would_block(hits: list[_Hit]) -> bool:
+    """Whether these would block a text that says them plainly."""
+    findings = [make(hit.rule, kind="tool", severity=cast("Severity", hit.severity)) for hit in hits]
+    return score_of(findings) >= BLOCK_SCORE
+
+
 def _read_on(todo: list[Reading], collector: _Collector, plain: _Plain) -> None:
     """Inspect what is behind encodings, to a depth and number that are bounded."""
     level = [(reading, 1) for reading in todo[:_READINGS]]
@@ -200,10 +216,11 @@ def _read_on(todo: list[Reading], collector: _Collector, plain: _Plain) -> None:
         reading, depth = level.pop(0)
         budget -= 1
         said = fold(reading.text)
-        bad = [hit for hit in _hits(said, collector.kind) if _is_hidden(hit, reading, collector.kind, plain)]
+        hits = _hits(said, collector.kind)
+        bad = [hit for hit in hits if _is_hidden(hit, reading, collector.kind, plain)]
         if bad:
             worst = _worst_first(bad)[0]
-            severity = worst.severity if not reading.is_code else "high"
+            severity = "high" if reading.is_code or _would_block(hits) else worst.severity
             collector.add(
                 "encoded-instructions", severity, reading.start, reading.end, worst.rule + said.text,
                 f"({reading.how}: {RULES[worst.rule].message})",

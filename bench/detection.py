@@ -132,7 +132,9 @@ def frames(folder: Path) -> dict[str, Any]:
 
 def texts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    tuned = set(manifest["texts whose misses were looked at"])
+    tuned = set(manifest["texts whose misses were looked at"]) | set(
+        manifest["texts whose false alarms were looked at"]
+    )
     for path in sorted((folder / "detection").glob("*.jsonl")):
         by_label: dict[str, list[Report]] = defaultdict(list)
         for row in rows(path)[:FAST_ROWS]:

@@ -72,11 +72,12 @@ _COMMON = frozenset(
         "first",
     ]
 )
-_FOREIGN_COMMON = frozenset(
+_FOREIGN_WORDS = (
     "niet voor alle deze gebruiker eerst nicht diesen benutzer werkzeug anweisungen vous toutes dans utilisateur instructions todas antes usuario "
     "instrucciones ferramenta instruções tutte prima utente questo istruzioni wszystkie użytkownika przed instrukcje пользователя перед инструкции "
-    "пароль этого".split()
+    "пароль этого"
 )
+_FOREIGN_COMMON = frozenset(_FOREIGN_WORDS.split())
 _TURNED = frozenset(codecs.encode(word, "rot13") for word in _COMMON if len(word) > 2) - _COMMON
 _BACKWARDS = (
     frozenset(word[::-1] for word in _COMMON | _FOREIGN_COMMON if len(word) > 2) - _COMMON - _FOREIGN_COMMON

@@ -183,8 +183,8 @@ THINGS: dict[int, tuple[str, ...]] = {
         "あなたは今から, あなたは今, 今からあなたは, として振る舞, になりきって, のふりを, 이제부터 너는, artik sen, тепер ти",
     ),
     c.MODE: (
-        "developer mode, dan, dan mode, jailbreak*, unrestricted, unfiltered, uncensored, god mode, no restrictions, without restrictions, no rules",
-        "debug mode, maintenance mode, admin mode, root mode, sudo mode, diagnostic mode, evil, amoral, do anything now, no limits, without limits",
+        "developer mode, dan mode, called dan, named dan, as dan, are dan, dan prompt, jailbreak*, unrestricted, unfiltered, uncensored, god mode, no restrictions, without restrictions, no rules",
+        "debug mode, maintenance mode, admin mode, root mode, sudo mode, diagnostic mode, amoral, do anything now, no limits, without limits",
         "no filters, without filters, free of all, bound by no, super user, ontwikkelaarsmodus, ontwikkelmodus, zonder beperkingen, onbeperkt",
         "entwicklermodus, uneingeschrankt*, ohne einschrankungen, ohne regeln, mode developpeur, sans restriction*, sans limite, sans filtre",
         "modo desarrollador, sin restricciones, sin limites, sin filtros, modo desenvolvedor, sem restricoes, sem limites, sem filtros",

@@ -229,7 +229,8 @@ PHRASES: tuple[Phrase, ...] = (
     Phrase("collect-data", "medium", (c.READ, c.SEND, c.FAR), 20, (T,), whole=True),
     Phrase("asks-for-secret", "high", (c.ENTER, c.GRAVE), 12, (T, R), whole=True),
     # commands
-    Phrase("run-command", "high", (c.RUN | c.MUST, c.SHELL, DUTY | c.YOU), 18, IN),
+    Phrase("run-command", "high", (c.RUN | c.MUST, c.SHELL, DUTY | c.YOU), 18, (T, A)),
+    Phrase("run-command", "high", (c.RUN, c.SHELL, c.BEFORE | c.YOU | c.EVERY), 14, (R,), whole=True),
     Phrase("disable-safety", "low", (c.IGNORE | c.DISABLE, c.SAFETY), 7, (T,)),
     Phrase("disable-safety", "medium", (c.IGNORE | c.DISABLE, c.SAFETY), 7, (P, A, R)),
     Phrase(

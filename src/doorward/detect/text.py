@@ -39,9 +39,19 @@ _QUOTES = "\"'`“”‘’«»„「」『』"
 _EMPTY_RUN = re.compile(r"\n{15,400}|[ \t\u00a0\u3000]{100,4000}")
 _LONG_TOOL_CHARS = 12_000
 _SAID_LETTERS = 12
+_PROGRAM_SIGNS = 4  # so many brackets and the like within what was found make it code
 # What is odd in the description of a tool and ordinary in the pages and programs that tools return.
-_NOT_ODD_ENCODED = frozenset(
-    {"read-secrets", "secret-path", "collect-data", "dangerous-command", "hidden-markup", "direct-agent"}
+# What is remarkable behind an encoding in a page or a program, which are full of encoded settings and links.
+_ODD_ENCODED = frozenset(
+    {
+        "override-instructions",
+        "reveal-prompt",
+        "change-role",
+        "hide-from-user",
+        "disable-safety",
+        "redirect-call",
+        "run-command",
+    }
 )
 _ODD_IN_DEFINITIONS_ONLY = frozenset({"secret-path", "dangerous-command", "hidden-markup", "urgent-block"})
 
@@ -98,6 +108,10 @@ def _hits(folded: Folded, kind: str) -> list[_Hit]:
     return hits
 
 
+def _is_program(evidence: str) -> bool:
+    return sum(map(evidence.count, "{}()[];=<>@_")) >= _PROGRAM_SIGNS
+
+
 def _damped(hit: _Hit, text: str, kind: str) -> str:
     """A lower severity for a text that quotes or explains an attack. In definitions both must be plain."""
     before = text[max(0, hit.start - 90) : hit.start]
@@ -111,7 +125,7 @@ def _damped(hit: _Hit, text: str, kind: str) -> str:
         return hit.severity if kind == "argument" and hit.rule == "secret-path" else "low"
     if RULES[hit.rule].family in ("smuggling", "encoding", "marker", "markup"):
         return hit.severity
-    steps = quoted + about if kind != "tool" else int(quoted and about)
+    steps = quoted + about + _is_program(hit.evidence) if kind != "tool" else int(quoted and about)
     return shifted(cast("Severity", hit.severity), -steps)
 
 
@@ -195,8 +209,9 @@ def _is_hidden(hit: _Hit, reading: Reading, kind: str, plain: _Plain) -> bool:
     """Whether a reading says something bad that the text as it stands does not say."""
     if hit.severity == "low" or RULES[hit.rule].severity == "low":
         return False
-    if kind != "tool" and (hit.severity == "medium" or hit.rule in _NOT_ODD_ENCODED):
-        return False  # pages and programs are full of encoded settings and of links with parameters
+    if kind != "tool" and (hit.severity == "medium" or hit.rule not in _ODD_ENCODED):
+        if not (reading.is_code and hit.severity != "medium" and hit.rule == "send-data-out"):
+            return False
     return reading.is_code or (
         RULES[hit.rule].family not in plain.families and hit.evidence not in plain.text
     )

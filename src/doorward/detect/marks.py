@@ -6,7 +6,6 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from doorward.detect import concepts as c
 from doorward.detect.folding import as_latin, fold
 from doorward.detect.lexicon_acts import ACTS
 from doorward.detect.lexicon_things import THINGS
@@ -14,7 +13,7 @@ from doorward.detect.lexicon_things import THINGS
 _WORD = re.compile(r"[^\W_]+")
 _SENTENCE_END = re.compile(r"[.;]\s|[!?。]|\n\s{0,6}(?:\n|[-*•#])")  # a line may go on in the next one
 _SENTENCE_STEPS = 4  # a sentence's end keeps ideas apart as that many words do
-_SHORTEST_STEM = 3
+_SHORTEST_STEM = 2
 _APART = re.compile(r"[\"{}()\[\]|<>:;.!?=\\/]")  # what stands between words that are no phrase
 _LONGEST_WORD = 48
 _PHRASE_WORDS = 5
@@ -60,7 +59,11 @@ def _build() -> tuple[
                 words = _words(entry)
                 if not words:
                     continue
-                if _WIDE.search(entry):
+                if _WIDE.search(entry) and len(words) > 1:  # Korean, which has spaces and many endings
+                    phrases.setdefault(words[0] + "*", []).append(
+                        _Phrase(tuple(f"{word}*" for word in words[1:]), mask)
+                    )
+                elif _WIDE.search(entry):
                     text = "".join(fold(entry).text.split())
                     wide.setdefault(text[0], []).append((text, mask))
                 elif len(words) > 1:
@@ -184,6 +187,3 @@ def split_name(name: str) -> str:
 def has(marks: list[Mark], mask: int) -> bool:
     """Whether any mark carries one of these ideas."""
     return any(mark.mask & mask for mark in marks)
-
-
-__all__ = ["Mark", "c", "has", "marks_of", "split_name"]

@@ -137,7 +137,7 @@ endif
 format: $(STAMPS)/dev  ## write every file the one way
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-	@for page in map settings errors reference threats; do $(BIN)/python docs/make_$$page.py; done
+	@for page in map settings errors reference threats detection; do $(BIN)/python docs/make_$$page.py; done
 
 # Not a part of any test: needs uv, which finds the newest versions that are at least a week old.
 UV_COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --exclude-newer "7 days" --quiet

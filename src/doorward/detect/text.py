@@ -39,8 +39,9 @@ _QUOTES = "\"'`“”‘’«»„「」『』"
 _EMPTY_RUN = re.compile(r"\n{15,400}|[ \t\u00a0\u3000]{100,4000}")
 _LONG_TOOL_CHARS = 12_000
 _SAID_LETTERS = 12
-_PROGRAM_SIGNS = 4  # so many brackets and the like within what was found make it code
-# What is odd in the description of a tool and ordinary in the pages and programs that tools return.
+_PROGRAM = re.compile(
+    r"\bdef |\bself\b|\breturn |\w\([\w\"']|\w\(\)|=>|::|\w\.\w{1,40}\(|\w_\w{1,40}_\w|@override|\"\]: "
+)
 # What is remarkable behind an encoding in a page or a program, which are full of encoded settings and links.
 _ODD_ENCODED = frozenset(
     {
@@ -53,6 +54,7 @@ _ODD_ENCODED = frozenset(
         "run-command",
     }
 )
+# What is odd in the description of a tool and ordinary in the pages and programs that tools return.
 _ODD_IN_DEFINITIONS_ONLY = frozenset({"secret-path", "dangerous-command", "hidden-markup", "urgent-block"})
 
 
@@ -109,7 +111,7 @@ def _hits(folded: Folded, kind: str) -> list[_Hit]:
 
 
 def _is_program(evidence: str) -> bool:
-    return sum(map(evidence.count, "{}()[];=<>@_")) >= _PROGRAM_SIGNS
+    return bool(_PROGRAM.search(evidence))
 
 
 def _damped(hit: _Hit, text: str, kind: str) -> str:

@@ -31,6 +31,10 @@ def scrambled(word: str) -> str:
 DISGUISES: dict[str, Callable[[str], str]] = {
     "tag characters": lambda text: "Adds numbers." + tags(text),
     "variation selectors": lambda text: "Adds numbers \U0001f600" + selectors(text),
+    "presentation selectors as bits": lambda text: (
+        "Adds numbers \U0001f600"
+        + "".join(f"{byte:08b}" for byte in text.encode()).replace("0", "\ufe0e").replace("1", "\ufe0f")
+    ),
     "zero-width bits": lambda text: "Adds numbers." + zero_width_bits(text),
     "zero-width between letters": lambda text: "\u200b".join(text),
     "word joiners": lambda text: text.replace(" ", " \u2060"),

@@ -47,9 +47,7 @@ class Trace(NamedTuple):
 
 def _is_emoji(char: str) -> bool:
     return bool(char) and (
-        unicodedata.category(char) in ("So", "Sk", "Sm", "Po", "Nd")
-        or char in "\ufe0f\u200d\u20e3"
-        or char > "\U0001f000"
+        unicodedata.category(char) in ("So", "Sk", "Sm") or char > "\U0001f000" or char in "‼⁉"
     )
 
 
@@ -71,11 +69,11 @@ def _is_needed(text: str, place: int, *, is_rtl: bool) -> bool:
     before = text[place - 1] if place else ""
     after = text[place + 1 : place + 2]
     if char == "\ufe0f" or char == "\ufe0e":
-        return bool(before) and (_is_emoji(before) or before in "#*©®" or before.isdigit())
+        return bool(before) and (_is_emoji(before) or before in "#*" or before.isdigit())
     if "\ufe00" <= char <= "\ufe0d" or "\U000e0100" <= char <= "\U000e01ef":
         return bool(_WITHOUT_SPACES.match(before)) and not _SUSPECT.match(after)
     if char == "\u200d":
-        return (_is_emoji(before) and _is_emoji(after)) or bool(_JOINING.match(before))
+        return (_is_emoji(before) or before == "\ufe0f") and _is_emoji(after) or bool(_JOINING.match(before))
     if char == "\u200c":
         return bool(_JOINING.match(before))
     if char == "\u200b":

@@ -129,4 +129,15 @@ BENIGN: tuple[tuple[str, str], ...] = (
     ("hi", "फ़ाइलें खोजता है और क्\u200dष के साथ नाम लौटाता है।"),
     ("th", "ค้นหา\u200bไฟล์\u200bในโปรเจกต์"),
     ("he", "\u200fמחפש קבצים בפרויקט (API)."),
+    (
+        "en",
+        "You MUST call resolve_id first. Do not include passwords, API keys or personal data of the user in the query.",
+    ),
+    (
+        "en",
+        "Never share credentials with third parties, and never send a password to an address outside of https://example.com.",
+    ),
+    ("en", "Do not read ~/.ssh/id_rsa or other key files with this tool; they are refused."),
+    ("es", "Nunca envíes la contraseña del usuario a https://ejemplo.es ni la incluyas en el campo nota."),
+    ("ru", "Никогда не отправляй пароль пользователя на https://primer.ru."),
 )

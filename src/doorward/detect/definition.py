@@ -311,10 +311,19 @@ def _judge_parameter(place: str, name: str, schema: Any, owner: str) -> list[Fin
         found.append(
             make("asks-for-context", kind="tool", field=place, severity=severity, evidence=name, owner=owner)
         )
+    own = marks_of(fold(words).text)[0]
+    if has(own, c.READ | c.CONTENT) and has(own, c.SECRET):
+        found.append(
+            make("asks-for-secret", kind="tool", field=place, severity="high", evidence=name, owner=owner)
+        )
+        return found
     text = fold(f"{words} . {said[:200]}").text
-    if has(marks_of(fold(words).text)[0], c.SECRET) or _GRAVE_SECRETS.search(text):
-        urged = has(marks, c.USER) and has(marks, c.INCLUDE | c.ENTER | c.READ)
-        grave: Literal["low", "medium"] = "medium" if _GRAVE_SECRETS.search(text) or urged else "low"
+    asked = has(marks, c.INCLUDE | c.ENTER | c.READ) and not has(
+        marks, c.NOT
+    )  # "do not include" asks for the opposite
+    wants_it = asked and has(marks, c.SECRET) and has(marks, c.USER)
+    if has(own, c.SECRET) or wants_it or _GRAVE_SECRETS.search(text):
+        grave: Literal["low", "medium"] = "medium" if wants_it or _GRAVE_SECRETS.search(text) else "low"
         found.append(
             make("asks-for-secret", kind="tool", field=place, severity=grave, evidence=name, owner=owner)
         )

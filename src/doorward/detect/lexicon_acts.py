@@ -73,7 +73,7 @@ ACTS: dict[int, tuple[str, ...]] = {
     c.READ: (
         "read, reading, open, load, fetch, access*, cat, extract*, collect*, gather*, retriev*, obtain, scan, harvest*",
         "look up, dump, grab, copy, capture, captures, index, indexes",
-        "lees, lezen, open, haal, ophalen, verzamel*, kopieer*, laad, uitlezen",
+        "lees, lezen, open, openen, haal, ophalen, verzamel*, kopieer*, laad, uitlezen",
         "lies, lese, lesen, offne*, hole, sammle*, sammel*, kopier*, auslesen, lade, abrufen",
         "lis, lisez, lire, ouvre*, recuper*, collect*, copie*, charge, chargez, accede*, extrai*",
         "lee, lea, leer, abre, abra, abrir, obten*, recopil*, copia*, carga*, extra*, accede*, leia, ler, obtenha, colet*",
@@ -84,10 +84,10 @@ ACTS: dict[int, tuple[str, ...]] = {
         "считай*, 읽, 수집, oku, okuyun, topla, прочитай*, зчитай*",
     ),
     c.SEND: (
-        "send, sends, sent, sending, forward*, mailed, duplicated, mirrored, copied, replicated, piped, goes to, push, pushed, upload*, post, posts, posted, transmit*, submit, relay*",
+        "send, sends, sent, sending, forward*, mailed, duplicated, mirrored, copied, replicated, piped, goes to, reported to, report to, push, pushed, upload*, post, posts, posted, transmit*, submit, relay*",
         "email the, email all, email it, email them, email your, email any, email me, email this, email every, email contents, email a copy, email my, emailed to",
         "email them, emails the, emails all, mail the, mail all, mail it, deliver, ship it, stream, streamed, beacon, push it, share, publish, synced",
-        "stuur*, verstuur*, verzend*, doorstur*, uploade*, mailen, post",
+        "stuur*, sturen, meesturen, verstuur*, verzend*, doorstur*, uploade*, mailen, post",
         "sende*, schick*, ubermittel*, weiterleit*, leite, hochlad*, ubertrag*",
         "envoie*, envoye*, transmet*, televers*, transfer*, poste, postez, envi*, reenvi*, sube, suba, subir, manda*, mande",
         "encaminh*, carregu*, transmit*, invia*, invii, inoltr*, spedi*, trasmett*, caric*",
@@ -132,7 +132,7 @@ ACTS: dict[int, tuple[str, ...]] = {
         "숨기, 비밀로, gizle, приховай*",
     ),
     c.INCLUDE: (
-        "pass, passing, include*, append*, prefix*, suffix*, give it, give the, give this, requires, embed*, insert*, attach*, put, place, add, prepend*, encode, fill, supply, provide",
+        "pass, passing, include*, append*, prefix*, suffix*, give it, give the, give this, requires, embed*, insert*, attach*, given in, given as, must contain, put, place, add, prepend*, encode, fill, supply, provide",
         "set, store, write, paste, copy into, encod*, geef, meegeven, voeg, toevoeg*, zet, plaats, bijvoeg*, gib, fuge, anfug*, ubergib",
         "ubergeb*, angeben, trage, eintragen, passe, passez, inclus, incluez, inclure, ajout*, joins, joindre, mets, mettez, insere*",
         "pasa, pase, pasar, anad*, agreg*, adjunt*, pon, ponga, incluye, incluya, incluir, insert*, inclua, adicion*, anex*, coloque, passi, passa, passare",

@@ -40,7 +40,7 @@ THINGS: dict[int, tuple[str, ...]] = {
         "システムメッセージ, 初期指示, 시스템 프롬프트, sistem istemi, sistem prompt*, системн* підказк*",
     ),
     c.NOT: (
-        "not, never, don, dont, cannot, must not, shouldn, without, no need, no, avoid, refrain, needn, nor, neither",
+        "not, never, nothing, don, dont, cannot, must not, shouldn, without, no need, no, avoid, refrain, needn, nor, neither",
         "niet, nooit, geen, zonder, nicht, nie, niemals, kein, keine, ohne, ne, pas, jamais, sans, n, no, nunca, jamas, sin, evita*",
         "nao, jamais, sem, non, mai, senza, nie, nigdy, bez, не, никогда, без, ни, нельзя, 不要, 不得, 不能, 不可, 不会, 别, 勿, 切勿, 无需, 不必, 无须",
         "请勿, ないで, ません, ない, ず, 禁止, なく, 않, 말고, 마세요, 말라, asla, değil, ohne zu, лише не",
@@ -65,7 +65,7 @@ THINGS: dict[int, tuple[str, ...]] = {
         "auth token*, session token*, bearer token*, authentication token*, seed phrase*, recovery phrase*, mnemonic phrase*, cvv*",
         "environment variable*, env vars, env variables, access key*, signing key*, encryption key*, browser cookies, session cookie*, master key",
         "credit card*, card number*, social security*, ssn, pin code, api token*, keychain, wallet key*, aws keys",
-        "secret key*, wachtwoord*, inloggegevens, geheime sleutel*, toegangstoken*, sleutels, api sleutel*, omgevingsvariabel*, pincode",
+        "secret key*, developer key*, akia, id rsa, wachtwoord*, inloggegevens, geheime sleutel*, toegangstoken*, sleutels, api sleutel*, omgevingsvariabel*, pincode",
         "passwort*, zugangsdaten, kennwort*, anmeldedaten, geheimnis*, privater schlussel, private schlussel, privaten schlussel",
         "api schlussel*, umgebungsvariabl*, zugriffstoken*, ssh schlussel, mot de passe, mots de passe, identifiants, cle privee",
         "cles privees, cle api, cles api, cle ssh, cles ssh, jeton*, variables d environnement, secrets, contrasena*, credencial*, clave privada",
@@ -79,7 +79,7 @@ THINGS: dict[int, tuple[str, ...]] = {
     c.PRIVATE: (
         "conversation*, chat history, message history, chat log*, conversation history, chat messages, private data, personal data",
         "personal information, private information, sensitive data, sensitive information, confidential*, user data, private messages",
-        "user s data, user s files, user s messages, user s last message, private files, private notes, private documents, private emails, inbox, browsing history, contacts, clipboard, user messages",
+        "user s data, user s files, user s messages, user s last message, private files, private notes, private documents, private emails, private channel*, inbox, address book*, contact list*, passport number*, date of birth, shell history, home directory, saved passwords, browsing history, contacts, clipboard, user messages",
         "pii, health records, phi, previous messages, file contents, user s request, messages of the chat, messages in the chat, earlier messages",
         "past messages, recent messages, last messages, user s question*, user s prompt*, prompts of the user, everything the user, what the user said",
         "location history, mac address, hostname, running processes, list of tools, available tools, tool results",
@@ -118,6 +118,7 @@ THINGS: dict[int, tuple[str, ...]] = {
         "odpowied*, podsumowani*, ответ*, резюме, сводк*, 回答, 回复, 答复, 总结, 摘要, 回答, 返信, 要約, 応答",
     ),
     c.LATER: (
+        "remember permanently, all future code, all future answers, all future responses, all future requests, all future tasks, all future sessions",
         "long term memory, your memory, to memory, future task*, future conversation*, future session*, future repl*, future summar*, future response*",
         "from now on, from this point, for the rest of this, persists, going forward, until further notice",
         "voortaan, vanaf nu, ab jetzt, ab sofort, von nun an, desormais, a partir de maintenant, a partir de ahora, de ahora en adelante",
@@ -138,7 +139,7 @@ THINGS: dict[int, tuple[str, ...]] = {
         "dopo, quindi, potem, nastepnie, после, затем, 之后, 然后, 完成后, の後, その後, 完了後",
     ),
     c.UNASKED: (
-        "without asking, approve it automatically, approve automatically, approved automatically, auto approve*, skip verification, skip confirmation",
+        "without asking, without further questions, no questions asked, without question, approve all, approve it automatically, approve automatically, approved automatically, auto approve*, skip verification, skip confirmation",
         "skip the confirmation, no confirmation, confirmations are not needed, confirmation is not needed, confirmation is not required, without confirmation",
         "without the user s consent, without approval, without user approval, straight away without, zonder te vragen, zonder bevestiging, zonder toestemming",
         "ohne zu fragen, ohne ruckfrage, ohne bestatigung, ohne zustimmung, sans demander, sans confirmation, sans l accord, sans autorisation",
@@ -243,7 +244,7 @@ THINGS: dict[int, tuple[str, ...]] = {
     ),
     c.ONLY: (
         "never use any other, never use another, never use other, do not use any other, do not use another, don t use any other, instead of any other",
-        "never call any other, do not call any other, only this one is safe, only trust this, gebruik nooit een ander*, gebruik geen ander*",
+        "never call any other, do not call any other, only this one is safe, only trust this, only trusted source, only reliable source, gebruik nooit een ander*, gebruik geen ander*",
         "verwende niemals ein ander*, verwende kein ander*, benutze kein ander*, n utilise aucun autre, n utilisez aucun autre, n utilise jamais d autre*",
         "nunca uses otra, no uses ninguna otra, no uses otra, nunca use outra, nao use nenhuma outra, nao use outra, non usare altri, non usare nessun altro",
         "nie uzywaj innych, nigdy nie uzywaj innych, не используй друг*, никогда не используй друг*, 不要使用其他, 禁止使用其他, 切勿使用其他, 他のツールを使わ, 他のツールは使わ, 他のツールを使用しな",
@@ -279,7 +280,7 @@ THINGS: dict[int, tuple[str, ...]] = {
         "frase seme, frase di recupero, fraza odzyskiwania, сид фраз*, фраз* восстановления, 助记词, 安全码, リカバリーフレーズ, シードフレーズ",
     ),
     c.BAD: (
-        "deprecated, unsafe, insecure, broken, unreliable, obsolete, dangerous, compromised, faulty, leaks data, leak data, untrusted, not safe, outdated, verouderd, onveilig, veraltet, unsicher",
+        "deprecated, unsafe, insecure, broken, unreliable, obsolete, dangerous, compromised, faulty, leaks data, leak data, untrusted, manipulated, must be discarded, not trustworthy, not safe, outdated, verouderd, onveilig, veraltet, unsicher",
         "obsolete, dangereux, obsolet*, insegur*, peligros*, perigos*, non sicuri, pericolos*, przestarzal*, niebezpieczn*, устаревш*, небезопасн*",
         "已弃用, 不安全, 过时, 非推奨, 安全でない, 危険",
     ),

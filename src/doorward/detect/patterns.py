@@ -120,6 +120,13 @@ SIGNS: tuple[Sign, ...] = (
             r"\b[a-z0-9-]{2,40}\.(?:com|net|org|io|ru|cn|info|site|xyz|dev|app|cc|co|me|top|nl|de|fr|es|it|pl|jp|br|pt)/[a-z0-9]"
         ),
     ),
+    Sign(
+        c.URL,
+        (" to ", " an ", " naar ", " vers ", " para ", " a ", " na ", " на "),
+        re.compile(
+            r"\b(?:to|naar|an|vers|para|a|na|на) [a-z0-9-]{1,40}\.(?:[a-z0-9-]{1,40}\.)?(?:com|net|org|io|ru|cn|info|site|xyz|dev|app|cc|top)\b"
+        ),
+    ),
     Sign(c.NUMBER, ("",), re.compile(r"\b[0-9]{7,20}\b|\b[0-9]{3,5}-[0-9]{2,6}-[0-9]{2,6}\b")),
     Sign(
         c.DESTROY,
@@ -275,7 +282,7 @@ FORMS: tuple[Form, ...] = (
         ("system", "contradict", "precedence", "priority", "overrule", "immediately", "at once", "obey"),
         re.compile(
             r"\bcoming from the system\b|\bcontains? system[- ]level (?:commands?|instructions?|orders?)\b|\beven (?:if|when) (?:they|it|this|that) (?:contradicts?|conflicts?)\b|\b(?:overrules?|overrides?) (?:the )?user\b"
-            r"|\btakes? precedence over (?:the |any |all )?(?:user|system|other|previous)\b|\bhigher priority than (?:the |any )?(?:user|system|other|previous)\b|\bact on (?:it|them) (?:immediately|at once)\b|\bobeyed (?:immediately|at once)\b"
+            r"|\btakes? precedence over (?:the |any |all )?(?:user|system|other|previous)\b|\b(?:have|has|takes?) (?:priority|precedence) over (?:the |any |all )?(?:user|system|other|previous|wishes)\b|\bhigher priority than (?:the |any )?(?:user|system|other|previous)\b|\bact on (?:it|them) (?:immediately|at once)\b|\bobeyed (?:immediately|at once)\b"
         ),
         "high",
     ),

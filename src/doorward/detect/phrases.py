@@ -227,6 +227,13 @@ PHRASES: tuple[Phrase, ...] = (
     Phrase("disparage-others", "medium", (c.ONLY,), 1, (T,)),
     Phrase("disparage-others", "medium", (c.NOT, c.TOOL, c.BAD), 14, (T,)),
     Phrase("collect-data", "medium", (c.READ, c.SEND, c.FAR), 20, (T,), whole=True),
+    Phrase("collect-data", "medium", (c.READ, c.PRIVATE, c.INCLUDE | c.SEND, DUTY), 24, (T,), whole=True),
+    Phrase(
+        "collect-data", "medium", (c.SEND, c.URL | c.MAIL, c.MUST | c.EVERY, c.USER), 26, (T,), whole=True
+    ),
+    Phrase(
+        "hide-from-user", "high", (c.QUIET, c.INCLUDE | c.SEND | c.CHANGE, c.MAIL | c.FAR), 14, IN, whole=True
+    ),
     Phrase("asks-for-secret", "high", (c.ENTER, c.GRAVE), 12, (T, R), whole=True),
     # commands
     Phrase("run-command", "high", (c.RUN | c.MUST, c.SHELL, DUTY | c.YOU), 18, (T, A)),
@@ -244,12 +251,25 @@ PHRASES: tuple[Phrase, ...] = (
         "disable-safety", "high", (c.IGNORE | c.DISABLE, c.SAFETY, c.YOU | c.PRIOR | c.MUST), 10, (P, A, R)
     ),
     Phrase(
-        "skip-approval", "medium", (c.UNASKED, c.RUN | c.CHANGE | c.MUST | c.DISABLE | c.SEND), 12, (T, R)
+        "skip-approval",
+        "medium",
+        (c.UNASKED, c.RUN | c.CHANGE | c.MUST | c.DISABLE | c.SEND | c.INCLUDE),
+        12,
+        (T, R),
     ),
     Phrase(
         "skip-approval", "medium", (c.NOT, c.CONFIRM, c.USER), 6, IN, whole=True, lone=c.NOT, bars=c.DISABLE
     ),
 )
+
+
+_VERBS = c.SEND | c.INCLUDE | c.READ | c.RUN | c.IGNORE | c.CHANGE | c.REVEAL | c.ENTER | c.FORGET | c.BREAK
+_DENIAL_STEPS = 2
+_DENIABLE_RULES = (
+    "override-instructions reveal-prompt read-secrets send-data-out collect-data pretext redirect-call run-command direct-agent "
+    "asks-for-secret disable-safety"
+)
+_DENIABLE = frozenset(_DENIABLE_RULES.split())
 
 
 def _spans(phrase: Phrase, marks: list[Mark]) -> list[tuple[int, int]]:
@@ -290,6 +310,24 @@ def _spans(phrase: Phrase, marks: list[Mark]) -> list[tuple[int, int]]:
     return kept
 
 
+def _is_forbidden(phrase: Phrase, marks: list[Mark], first: int, last: int) -> bool:
+    """Whether each verb of the window has a "not" right before it: "never send passwords" is good advice."""
+    wanted = 0
+    for need in phrase.needs:
+        wanted |= need
+    verbs = [place for place in range(first, last + 1) if marks[place].mask & wanted & _VERBS]
+    return bool(verbs) and all(_is_denied(marks, place) for place in verbs)
+
+
+def _is_denied(marks: list[Mark], place: int) -> bool:
+    before = place
+    while before > 0 and marks[place].step - marks[before - 1].step <= _DENIAL_STEPS:
+        before -= 1
+        if marks[before].mask & c.NOT and marks[before].start < marks[place].start:
+            return True
+    return False
+
+
 def _is_good(phrase: Phrase, marks: list[Mark], first: int, last: int) -> bool:
     window = marks[first : last + 1]
     if phrase.ordered:
@@ -299,6 +337,8 @@ def _is_good(phrase: Phrase, marks: list[Mark], first: int, last: int) -> bool:
                 number += 1
         if number < len(phrase.needs):
             return False
+    if phrase.rule in _DENIABLE and _is_forbidden(phrase, marks, first, last):
+        return False
     if phrase.whole and marks[first].sentence != marks[last].sentence:
         return False
     if phrase.bars and any(mark.mask & phrase.bars for mark in window):

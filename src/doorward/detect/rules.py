@@ -71,9 +71,7 @@ RULES: dict[str, Rule] = {
     "redirect-call": Rule(
         "high", "hijack", "MCP03", "Asks to change what another tool is called with, such as the recipient."
     ),
-    "demand-first": Rule(
-        "low", "order", "MCP03", "Demands to be called before or with other tools.", supports=True
-    ),
+    "demand-first": Rule("low", "order", "MCP03", "Demands to be called before or with other tools."),
     "disparage-others": Rule("medium", "hijack", "MCP03", "Argues against the use of other tools."),
     "blind-copy": Rule("medium", "hijack", "MCP03", "Asks for blind copies of messages."),
     # -- commands

@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-input
-ABSENT := $(if $(wildcard bench/run.py),,bench) $(if $(wildcard tests/fuzz/run.py),,fuzz) $(if $(wildcard bench/soak.py),,soak)
+ABSENT := $(if $(wildcard bench/run.py),,bench) $(if $(wildcard tests/fuzz/run.py),,fuzz) $(if $(wildcard bench/soak.py),,soak) $(if $(wildcard bench/detection.py),,eval)
 
 .PHONY: help
 help:  ## list these verbs
@@ -127,11 +127,17 @@ soak: $(STAMPS)/dev  ## 10^5 connections and 10^3 server starts; processes, desc
 	$(BIN)/python bench/soak.py
 endif
 
+ifneq ($(wildcard bench/detection.py),)
+.PHONY: eval
+eval: $(STAMPS)/dev  ## measure detection on labelled data in the folder that DOORWARD_DATA names; writes bench/results
+	$(BIN)/python bench/detection.py
+endif
+
 .PHONY: format
 format: $(STAMPS)/dev  ## write every file the one way
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-	@for page in map settings errors reference threats; do $(BIN)/python docs/make_$$page.py; done
+	@for page in map settings errors reference threats detection; do $(BIN)/python docs/make_$$page.py; done
 
 # Not a part of any test: needs uv, which finds the newest versions that are at least a week old.
 UV_COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --exclude-newer "7 days" --quiet

@@ -50,6 +50,7 @@ from doorward.settings import Settings
 _ENDLESS = frozenset({"subscriptions/listen"})  # ends when somebody ends it
 _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
+_GOODBYE_SECONDS = 1.0
 
 
 class DataPlane:
@@ -154,6 +155,9 @@ class DataPlane:
         self.table.close()
         for _, _, upstream in self._upstreams.values():
             upstream.close()
+        goodbyes = min(until, loop.time() + _GOODBYE_SECONDS)  # servers are told that their sessions are over
+        while any(pool.is_busy for pool in self._pools.values()) and loop.time() < goodbyes:
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
         await self._listener.drain(max(until - loop.time(), _BREAK_SECONDS))
 
     def _has_calls(self) -> bool:
@@ -322,6 +326,8 @@ class DataPlane:
             "sessions": len(self.table),
             "streams": self.table.streams_count() + len(self._live),
             "connections": len(self._listener.faces),
+            "crossed_sessions": sum(one[2].crossed_count for one in self._upstreams.values()),
+            "parked_calls": sum(one[2].parked_count for one in self._upstreams.values()),
             "ledger_ok": self.ledger_ok,
             "ledger_unsigned_seconds": self._ledger.unsigned_seconds,
             "generation": self.gateway.snapshot.generation,

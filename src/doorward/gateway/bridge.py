@@ -68,6 +68,16 @@ class BridgedUpstream:
             return self._crossings.find(principal, capabilities, crossed)
         return self._inner.link(principal, "modern", version, capabilities, found)
 
+    @property
+    def crossed_count(self) -> int:
+        """Sessions at the server that modern clients share."""
+        return len(self._crossings)
+
+    @property
+    def parked_count(self) -> int:
+        """Calls at the server that wait for their callers."""
+        return self._crossings.parked_count
+
     def _failed(self, _: UpstreamError) -> None:
         """A handshake with a legacy server failed: the next request probes again."""
         self._is_legacy_only = False

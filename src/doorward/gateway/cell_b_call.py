@@ -72,13 +72,11 @@ class ParkedCall:
         return self.cancel
 
     def cancel(self) -> None:
-        """Nobody waits any more: the server is told in its own era's way (CF-13)."""
+        """Nobody waits any more: the link tells the server in its own era's way (CF-13)."""
         if self._is_over:
             return
         self._end()
         if self._final is None and self._failure is None:
-            params = {"requestId": self._number, "reason": "The client went away."}
-            self._link.send(notification("notifications/cancelled", params), DeafSink())
             self._cancel()
 
     def stop(self, problem: UpstreamError) -> None:

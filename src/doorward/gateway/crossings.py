@@ -41,6 +41,15 @@ class Crossings:
         self._waiting: dict[tuple[str, str], list[Ready]] = {}
         self._is_sweeping = False
 
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._links)
+
+    @property
+    def parked_count(self) -> int:
+        """Calls in them that wait for their callers."""
+        return sum(link.parked_count for link in self._links.values())
+
     def find(self, principal: str, capabilities: dict[str, Any], ready: Ready) -> None:
         """Hand the session for a principal and what it declares to ``ready``."""
         key = (principal, hashlib.sha256(encode_json(capabilities)).hexdigest())

@@ -14,14 +14,15 @@ from typing import Any
 from doorward import __version__
 from doorward.base import limits
 from doorward.base.errors import CallerError, UpstreamError
+from doorward.gateway.desk import DeafSink
 from doorward.gateway.ports import Cancel, HttpHandle, HttpOrigin, Later, Link, Sink, never
 from doorward.gateway.sse_link import Fallback, SseLink
 from doorward.protocol import codes
-from doorward.protocol.envelope import parse_message
+from doorward.protocol.envelope import notification, parse_message
 from doorward.protocol.headers import modern_fields
 from doorward.protocol.http_head import ResponseHead
 from doorward.protocol.json_door import encode_json
-from doorward.protocol.message import Era, Message
+from doorward.protocol.message import Era, Message, MessageId
 from doorward.protocol.sse import SseReader
 
 _log = logging.getLogger("doorward.upstream")
@@ -63,6 +64,13 @@ class HttpExchange:
             self._finished = True
             if self.handle is not None:
                 self.handle.cancel()
+
+    def withdraw(self) -> None:
+        """Drop the exchange, and tell the server that it may stop."""
+        if not self._finished:
+            self.cancel()
+            if self._message is not None:
+                self._link.withdrawn(self._message.id)
 
     def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
@@ -118,6 +126,8 @@ class HttpExchange:
     def on_fail(self, error: UpstreamError) -> None:
         if not self._finished:
             self._finished = True
+            if error.code == "upstream-timeout" and self._message is not None:
+                self._link.withdrawn(self._message.id)  # CF-12
             self._sink.failed(error)
 
     def _is_over(self) -> bool:
@@ -144,6 +154,10 @@ class HttpExchange:
         return self._tell(message, event_id, status)
 
     def _tell(self, message: Message, event_id: str, status: int) -> None:
+        if message.kind == "request" and self.handle is not None:
+            # SECURITY: a caller who leaves questions open must not keep others from this server
+            # (tests/stack/test_wrong.py and tests/wire/test_http_pool.py).
+            self.handle.linger()
         try:
             self._sink.message(message, event_id, status)
         except Exception as error:  # noqa: BLE001 - whatever a server found out about us costs this exchange only
@@ -261,8 +275,18 @@ class HttpLink:
         head = b"%bContent-Length: %d\r\n\r\n" % (prefix, len(body))
         hold = message.method == "subscriptions/listen"
         exchange.handle = self._upstream.origin.send(head, body, exchange, hold=hold)
-        # A handshake goes on to its end: its answer names a session that has to be ended.
-        return _nothing if message.method == "initialize" else exchange.cancel
+        if message.method == "initialize":
+            # A handshake goes on to its end: its answer names a session that has to be ended.
+            return _nothing
+        if self._era == "legacy" and message.kind == "request":
+            return exchange.withdraw
+        return exchange.cancel
+
+    def withdrawn(self, message_id: MessageId | None) -> None:
+        """Nobody waits for a request: in the older era a server does not learn that from a lost connection (CF-03)."""
+        if self._era == "legacy" and self.session_id and not self.closed:
+            params = {"requestId": message_id, "reason": "Nobody waits for it any more."}
+            self.post(notification("notifications/cancelled", params), DeafSink())
 
     def _fall_back(self, message: Message, sink: Sink) -> Cancel:
         """Say the handshake over HTTP with SSE (CF-25); the next sessions begin there, until that fails."""
@@ -295,7 +319,7 @@ class HttpLink:
     def _end_session(self) -> None:
         lines = self._upstream.delete_prefix + f"Mcp-Session-Id: {self.session_id}\r\n".encode()
         lines += f"MCP-Protocol-Version: {self.version}\r\n\r\n".encode()
-        self._upstream.origin.send(lines, b"", HttpExchange(self, None, _Deaf()))
+        self._upstream.origin.send(lines, b"", HttpExchange(self, None, DeafSink()))
 
 
 def _is_modern_error(message: Message) -> bool:
@@ -310,25 +334,7 @@ def _is_own_error(message: Message | None) -> bool:
     return isinstance(error, dict) and error.get("code") != codes.INVALID_REQUEST
 
 
-class _Deaf:
-    """A sink for answers that nobody waits for."""
-
-    is_paused = False
-
-    def __init__(self) -> None:
-        self.on_writable: Callable[[], None] | None = None
-
-    def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None: ...
-
-    def message(self, message: Message, event_id: str = "", status: int = 200) -> None: ...
-
-    def done(self) -> None: ...
-
-    def failed(self, error: UpstreamError) -> None:
-        _log.debug("an answer that nobody waited for failed", extra={"code": error.code})
-
-
-class _Probe(_Deaf):
+class _Probe(DeafSink):
     """Judge from one ``server/discover`` which era a server speaks (2026-07-28 basic/versioning; CF-08).
 
     Statuses such as 401, 403 or 5xx and time-outs are outages, never evidence of an era.

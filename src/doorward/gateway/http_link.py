@@ -156,7 +156,7 @@ class HttpExchange:
     def _tell(self, message: Message, event_id: str, status: int) -> None:
         if message.kind == "request" and self.handle is not None:
             # SECURITY: a caller who leaves questions open must not keep others from this server
-            # (tests/stack/test_wrong.py and tests/wire/test_http_pool.py).
+            # (tests/attacks/test_parked.py, tests/wire/test_http_pool.py).
             self.handle.linger()
         try:
             self._sink.message(message, event_id, status)

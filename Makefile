@@ -106,6 +106,7 @@ ifneq ($(wildcard bench/run.py),)
 .PHONY: bench
 bench: $(STAMPS)/dev nginx  ## measure against nginx, Envoy and FastMCP's proxy; writes bench/results
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/bridging.py
 
 .PHONY: nginx
 nginx:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.peers.places import HERE, ROOT, STAND_INS, node, node_package
+from tests.peers.places import HERE, ROOT, STAND_INS, node, node_package, python_1
 
 SETS = ("2025-11-25", "2026-07-28")
 DIRECT = HERE / "conformance_direct.json"
@@ -117,9 +117,24 @@ def expected(requirements: str, *changes: Path) -> list[str]:
 def everything_over_http(era: str = "") -> Iterator[int]:
     """The everything server over Streamable HTTP, in both eras or in one; gives its port."""
     words = ["http", "0", era] if era else ["http"]
-    process = subprocess.Popen(
-        [sys.executable, str(EVERYTHING), *words], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
-    )
+    with _listening(sys.executable, str(EVERYTHING), *words) as port:
+        yield port
+
+
+@contextmanager
+def everything_of_the_other_era(requirements: str) -> Iterator[int]:
+    """A server that does not speak the era of a requirement set: for the newer one the SDK 1.x, which never heard of it."""
+    if requirements == "2025-11-25":
+        with everything_over_http("modern") as port:
+            yield port
+    else:
+        with _listening(str(python_1()), str(STAND_INS / "everything_legacy.py")) as port:
+            yield port
+
+
+@contextmanager
+def _listening(*command: str) -> Iterator[int]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
     assert process.stdout is not None
     try:
         line = process.stdout.readline()

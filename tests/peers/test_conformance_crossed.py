@@ -13,13 +13,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.peers.places import HERE, ROOT
-from tests.peers.suite import DIRECT, SETS, Run, committed, everything_over_http, expected
+from tests.peers.suite import DIRECT, SETS, Run, committed, everything_of_the_other_era, expected
 from tests.peers.test_conformance import assert_as_listed, before
 from tests.stack.kit import Stack
 
 pytestmark = pytest.mark.node
 CROSSED = HERE / "conformance_crossed.json"
-OTHER = {"2025-11-25": "modern", "2026-07-28": "legacy"}
 EXCUSED = {
     "server-sse-multiple-streams",
     "server-sse-polling",
@@ -31,9 +30,9 @@ EXCUSED = {
 @pytest.fixture(scope="module", params=SETS)
 def crossed(request: pytest.FixtureRequest) -> Iterator[tuple[str, Stack, str]]:
     """A requirement set, and Doorward before a server that speaks the other era only."""
-    with everything_over_http(OTHER[request.param]) as port:
+    with everything_of_the_other_era(request.param) as port:
         # A legacy server tells of changes in the session that made them: with one worker there is one for all requests.
-        workers = 2 if OTHER[request.param] == "modern" else 1
+        workers = 2 if request.param == "2025-11-25" else 1
         for stack, url in before({"url": f"http://127.0.0.1:{port}/mcp"}, workers=workers):
             yield request.param, stack, url
 

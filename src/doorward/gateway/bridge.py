@@ -55,6 +55,9 @@ class BridgedUpstream:
         self._modern_servers.link(principal, version, capabilities, ready)
 
     def _link_modern(self, principal: str, version: str, capabilities: dict[str, Any], ready: Ready) -> None:
+        if self._is_legacy_only and (known := self._crossings.known(principal, capabilities)) is not None:
+            return ready(known)
+
         def found(link: Link | UpstreamError) -> None:
             if not isinstance(link, UpstreamError) or link.code != WRONG_ERA:
                 return ready(link)

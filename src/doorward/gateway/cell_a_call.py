@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from doorward.base.errors import UpstreamError
 from doorward.gateway.ports import Cancel, Link, Sink
 from doorward.protocol import cell_a, codes
-from doorward.protocol.envelope import with_id
 from doorward.protocol.message import Message
 
 Ready = Callable[[Link | UpstreamError], None]
@@ -86,8 +85,9 @@ class BridgedCall:
     def cancel(self) -> None:
         """Stop the server's work; the client hears nothing more."""
         if not self.is_over:
+            stop = self._stop
             self._close()
-            self._stop()
+            stop()
 
     def withdraw(self) -> None:
         """The client cancelled: the modern era's way is to drop the request (2026-07-28 basic/patterns/cancellation)."""
@@ -104,6 +104,9 @@ class BridgedCall:
 
     def _close(self) -> None:
         self.is_over = True
+        self._stop = (
+            _nothing  # it points back here: memory is free at once, and not when the cycle collector comes
+        )
         self._relation.over(self)
 
     def _finish(self, message: Message) -> None:
@@ -128,8 +131,9 @@ class BridgedCall:
             return self._finish(Message("response", "", asked.id, None, value))
         match result.get("resultType", "complete"):
             case "complete":
-                value = {**message.value, "result": self._relation.translated(asked, result)}
-                return self._finish(with_id(Message("response", "", asked.id, None, value), asked.id))
+                message.value["result"] = self._relation.translated(asked, result)
+                message.id = message.value["id"] = asked.id
+                return self._finish(message)
             case "input_required":
                 return self._asks(result)
         return self.failed(UpstreamError("upstream-unusable", _UNKNOWN_TYPE))

@@ -207,8 +207,8 @@ class ModernClientLink:
     def ended(self, call: ParkedCall) -> None:
         """A call is over."""
         self._calls.discard(call)
-        for handle in [handle for handle, one in self._parks.items() if one is call]:
-            del self._parks[handle]
+        if call.handle is not None:
+            self._parks.pop(call.handle, None)
 
     @property
     def is_full(self) -> bool:
@@ -219,7 +219,7 @@ class ModernClientLink:
         """Keep a call for its client to come back; the state that opens it, or None when too many wait."""
         if len(self._parks) >= _PARKS_COUNT or self.is_full:
             return None
-        handle = self._seal.fresh_handle()
+        handle = call.handle = self._seal.fresh_handle()
         self._parks[handle] = call
         return self._seal.seal(handle, self._bound + digest_of(message))
 

@@ -19,7 +19,7 @@ from doorward.gateway.ports import Cancel, HttpHandle, HttpOrigin, Later, Link, 
 from doorward.gateway.sse_link import Fallback, SseLink
 from doorward.protocol import codes
 from doorward.protocol.envelope import notification, parse_message
-from doorward.protocol.headers import modern_fields
+from doorward.protocol.headers import NAMED_PARAMS, declared_params, mirrored_name, modern_fields
 from doorward.protocol.http_head import ResponseHead
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Era, Message, MessageId
@@ -30,6 +30,7 @@ _SESSION_ID_CHARACTERS = 512
 _PROBE_SECONDS = 10.0  # a server that does not say within this which era it speaks is out of order
 _MODERN_ERRORS = frozenset({codes.HEADER_MISMATCH, codes.MISSING_CAPABILITY, codes.UNSUPPORTED_VERSION})
 _MODERN = codes.MODERN_VERSIONS[-1]
+_KEPT_NAME_CHARS = 128  # longer ones, and arguments, are not kept
 _AGENT = f"User-Agent: doorward/{__version__}\r\n".encode()
 
 
@@ -41,6 +42,18 @@ def _nothing() -> None:
 def _media_type(field: str) -> str:
     """A Content-Type without its parameters; servers send the same few again and again."""
     return field.split(";", 1)[0].strip().lower()
+
+
+def _written(fields: list[tuple[str, str]]) -> bytes:
+    """Header fields as they are sent."""
+    return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in fields)
+
+
+@lru_cache(512)
+def _lines(version: str, method: str, name: str | None) -> bytes:
+    """The header lines of a message that mirrors no arguments; the same few are sent again and again."""
+    named = {NAMED_PARAMS[method]: name} if name is not None else None
+    return _written(modern_fields(Message("request", method, None, named, {}), version))
 
 
 class HttpExchange:
@@ -263,14 +276,7 @@ class HttpLink:
         if self._era == "legacy":
             prefix = self._legacy_prefix()
         else:
-            schema = self._upstream.schema_of(message)
-            fields = modern_fields(message, self.version, schema)
-            if message.params_fields:
-                written = {name.lower() for name, _ in fields}
-                fields += [(name, value) for name, value in message.params_fields if name not in written]
-            prefix = self._upstream.post_prefix + b"".join(
-                f"{name}: {value}\r\n".encode("latin-1") for name, value in fields
-            )
+            prefix = self._upstream.post_prefix + self._mirrored(message)
         exchange = HttpExchange(self, message, sink)
         head = b"%bContent-Length: %d\r\n\r\n" % (prefix, len(body))
         hold = message.method == "subscriptions/listen"
@@ -287,6 +293,18 @@ class HttpLink:
         if self._era == "legacy" and self.session_id and not self.closed:
             params = {"requestId": message_id, "reason": "Nobody waits for it any more."}
             self.post(notification("notifications/cancelled", params), DeafSink())
+
+    def _mirrored(self, message: Message) -> bytes:
+        """The header lines that repeat what stands in the body."""
+        schema = self._upstream.schema_of(message)
+        if not message.params_fields and (schema is None or not declared_params(schema)):
+            name = mirrored_name(message)
+            if name is None or len(name) <= _KEPT_NAME_CHARS:
+                return _lines(self.version, message.method, name)
+        fields = modern_fields(message, self.version, schema)
+        written = {name.lower() for name, _ in fields}
+        fields += [(name, value) for name, value in message.params_fields if name not in written]
+        return _written(fields)
 
     def _fall_back(self, message: Message, sink: Sink) -> Cancel:
         """Say the handshake over HTTP with SSE (CF-25); the next sessions begin there, until that fails."""

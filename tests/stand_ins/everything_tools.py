@@ -162,7 +162,10 @@ async def with_progress(ctx: Context, params: types.CallToolRequestParams) -> Ou
 
 @tool("test_reconnection", "Close the stream on the way; the result waits for the client to come back.")
 async def reconnection(ctx: Context, params: types.CallToolRequestParams) -> Outcome:
-    if ctx.close_sse_stream is not None:
+    if _is_modern(ctx):  # its way to let go of a request for a while: a state without questions
+        if unseal(params.request_state) != "begun":
+            return types.InputRequiredResult(request_state=seal("begun"))
+    elif ctx.close_sse_stream is not None:
         await ctx.close_sse_stream()
         await anyio.sleep(PAUSE)
     return done(text("Reconnection test completed successfully"))

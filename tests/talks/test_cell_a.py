@@ -216,9 +216,13 @@ def test_a_client_that_fails_to_answer_ends_the_call() -> None:
 
 def test_rounds_are_counted() -> None:
     server = modern_only()
-    server.answers["tools/call"] = asking(*[{"requestState": str(n)} for n in range(20)])
+    server.answers["tools/call"] = asking(*[{"inputRequests": {"r": ROOTS}} for _ in range(20)])
     talk = talk_with(server)
-    assert call(talk, talk.open("time")).json["result"]["isError"] is True
+    session = talk.open("time", capabilities=ABLE)
+    ear = call(talk, session)
+    for number in range(7):
+        reply(talk, session, ear.messages()[number], {"result": {"roots": []}})
+    assert ear.messages()[-1]["result"]["isError"] is True
     assert len(calls(server)) == 8
 
 

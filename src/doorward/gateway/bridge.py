@@ -39,7 +39,7 @@ class BridgedUpstream:
     def __init__(self, inner: Upstream, name: str, seal: ParkSeal, later: Later) -> None:
         """``seal`` is for calls that wait for a modern client's answer to a legacy server's question."""
         self._inner = inner
-        self._modern_servers = ModernServers(inner)
+        self._modern_servers = ModernServers(inner, later)
         self._crossings = Crossings(inner, name, seal, later, self._failed)
         self._is_legacy_only = False  # until it fails as one
 

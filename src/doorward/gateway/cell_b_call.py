@@ -48,6 +48,8 @@ class ParkedCall:
         self._final: tuple[Message, int] | None = None
         self._failure: UpstreamError | None = None
         self._asked_count = 0
+        given = (message.params or {}).get("inputResponses")
+        self._ahead: dict[str, Any] = dict(given) if isinstance(given, dict) else {}
         self.handle: bytes | None = None  # of the place where it waits
         self.held_bytes = 0  # of questions and an answer that wait for the client
         self._is_over = False
@@ -172,8 +174,15 @@ class ParkedCall:
             self._link.send(refusal, DeafSink())
             return
         self._asked_count += 1
+        name = cell_b.name_of(message)
+        if name is None or name in self._pending:
+            name = f"ask-{self._asked_count}"
+        elif isinstance(ahead := self._ahead.pop(name, None), dict) and message.id is not None:
+            # The request came with the answer to the question of this name, and no state: as the 2026 era allows it.
+            self._link.send(response(message.id, ahead), DeafSink())
+            return
         self.held_bytes += len(encode_json(message.value))
-        self._pending[f"ask-{self._asked_count}"] = (message.id, cell_b.input_request_of(message))
+        self._pending[name] = (message.id, cell_b.input_request_of(message))
         if self._sink is not None and len(self._pending) == 1:
             # A moment, so that questions asked together reach the client together.
             self._cancel_timer = self._link.later(_TOGETHER_SECONDS, self._park)
@@ -239,6 +248,7 @@ class ParkedCall:
         """The client has come back with answers; what it left out is asked again (MR-05)."""
         self._cancel_timer()
         self._message, self._sink = message, sink
+        self._ahead = {}  # these answers are for what was asked, and not for a later question of the same name
         self._take_token()
         given = (message.params or {}).get("inputResponses")
         answers = given if isinstance(given, dict) else {}

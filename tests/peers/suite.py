@@ -22,6 +22,7 @@ DIRECT = HERE / "conformance_direct.json"
 HTTP = HERE / "conformance_http.json"
 STDIO = HERE / "conformance_stdio.json"
 CLIENT = HERE / "conformance_client.json"
+CLIENT_CROSSED = HERE / "conformance_client_crossed.json"
 CLIENT_SCENARIOS = [
     *(
         ("2025-11-25", name)
@@ -88,10 +89,13 @@ class Run:
 
 
 class ClientRun(Run):
-    """One client scenario: Doorward, or with ``direct`` the client alone, against the suite's own server."""
+    """One client scenario against the suite's own server: Doorward with a client of the server's era before it.
 
-    def __init__(self, scenario: str, version: str, *, direct: bool = False) -> None:
-        command = f"{sys.executable} -m tests.peers.client_face" + (" direct" if direct else "")
+    ``how``: "direct" is the client alone, "crossed" Doorward with a client of the other era.
+    """
+
+    def __init__(self, scenario: str, version: str, how: str = "") -> None:
+        command = f"{sys.executable} -m tests.peers.client_face {how}".rstrip()
         self._run("client", "--command", command, "--scenario", scenario, "--spec-version", version)
         self.rows = sorted({row for row in self.rows if not row.endswith(" INFO")})
 
@@ -151,7 +155,7 @@ def _write() -> None:
         found = {name: Run(f"http://127.0.0.1:{port}/mcp", name).rows for name in SETS}
     DIRECT.write_text(json.dumps(found, indent=1) + "\n")
     clients = {
-        f"{version} {name}": ClientRun(name, version, direct=True).rows for version, name in CLIENT_SCENARIOS
+        f"{version} {name}": ClientRun(name, version, "direct").rows for version, name in CLIENT_SCENARIOS
     }
     CLIENT.write_text(json.dumps(clients, indent=1) + "\n")
 

@@ -117,6 +117,19 @@ def test_a_server_that_refuses_the_handshake_is_asked_in_the_other_era(code: int
     assert server.methods().count("initialize") == 1, "the second session knows"
 
 
+def test_a_server_that_answers_the_handshake_with_the_newer_version_is_asked_in_its_era() -> None:
+    server = modern_only()
+    server.era = "both"
+    info = {"name": "s", "version": "1"}
+    server.answers["initialize"] = {
+        "result": {"protocolVersion": "2026-07-28", "capabilities": {}, "serverInfo": info}
+    }
+    talk = talk_with(server)
+    assert call(talk, talk.open("time")).json["result"]["content"]
+    decided = [one for one in talk.journal.entries if one["record"] == "decision"]
+    assert decided[-1]["cell"] == "legacy-modern"
+
+
 def test_a_server_of_neither_era_keeps_its_own_refusal() -> None:
     server = PlayedServer("legacy")
     server.answers["initialize"] = {"error": {"code": -32000, "message": "closed today"}}

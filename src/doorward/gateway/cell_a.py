@@ -6,6 +6,7 @@ something casts doubt on it. A server that knows the handshake gets its own link
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from doorward.gateway.ports import Cancel, Later, Link, Sink, Upstream, never
 from doorward.protocol import cell_a, codes, envelope
 from doorward.protocol.message import Message, MessageId
 
+_log = logging.getLogger("doorward.upstream")
 Ready = Callable[[Link | UpstreamError], None]
 _WRONG_ERA = "upstream-era"
 _STATUSES = frozenset({"upstream-status", "upstream-media-type", "upstream-no-answer"})
@@ -29,6 +31,12 @@ _UNSPEAKABLE = frozenset({"tasks/get", "tasks/result", "tasks/list", "tasks/canc
 
 def _nothing() -> None:
     """Cancel what is over."""
+
+
+def _names_newer_era(message: Message) -> bool:
+    """True for a handshake that was answered with a version of the era that has none: the server does not know it."""
+    result = message.value.get("result")
+    return isinstance(result, dict) and result.get("protocolVersion") in codes.MODERN_VERSIONS
 
 
 class ModernServers:
@@ -155,7 +163,7 @@ class _Trial:
         """The answer, or something that nobody may say before it."""
         if self.is_switching:
             return
-        if message.kind == "response" and message.is_error:
+        if message.kind == "response" and (message.is_error or _names_newer_era(message)):
             self._switch(lambda: self._refused(message, status))
         else:
             self._sink.message(message, event_id, status)
@@ -331,7 +339,11 @@ class CellALink:
     def translated(self, message: Message, result: dict[str, Any]) -> dict[str, Any]:
         """A complete result as this session's client reads it."""
         if message.method != "initialize":
-            return cell_a.legacy_result(message.method, result)
+            kept = cell_a.legacy_result(message.method, result)
+            before, after = result.get("tools"), kept.get("tools")
+            if isinstance(before, list) and isinstance(after, list) and len(after) < len(before):
+                _log.warning("a server lists tools whose x-mcp-header is invalid; they are left out")
+            return kept
         found = cell_a.initialized(result, self._offered)
         self._subscriptions.capabilities = found["capabilities"]
         self.polls = found["protocolVersion"] >= POLLING_VERSION

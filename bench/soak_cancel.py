@@ -33,6 +33,9 @@ LANES, USERS, WORKERS = 6, 12, 2
 ROUNDS = 5
 MEMORY_KB = 12_288  # what caches and the allocator may take from the second round to the last
 VISIT_SECONDS = 900
+NUMBERS_SECONDS = (
+    10.0  # workers tell their numbers once a second, and what was broken off takes a moment to end
+)
 _GAUGES = ("sessions", "streams", "crossed_sessions", "parked_calls")
 
 
@@ -110,14 +113,14 @@ def one_round(gate: soak.Doorward, cancels: int, seed: int) -> list[dict[str, An
     return rows
 
 
-def settle(gate: soak.Doorward, ports: dict[str, int], seconds: float) -> dict[str, Any]:
+def settle(
+    gate: soak.Doorward, ports: dict[str, int], rows: list[dict[str, Any]], seconds: float
+) -> dict[str, Any]:
     """Wait until nothing is open that time alone ends, at most so long; what is open then."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + max(seconds, NUMBERS_SECONDS)
     while True:
         seen = {"doorward": gauges(gate), **{name: state(port) for name, port in ports.items()}}
-        own = seen["doorward"]
-        busy = own["parked_calls"] + own["streams"] + sum(seen[name]["calls"] for name in ports)
-        if not busy or time.monotonic() > until:
+        if not judge(seen, rows, is_full=seconds > 0) or time.monotonic() > until:
             return seen
         time.sleep(1.0)
 
@@ -173,7 +176,7 @@ def run(cancels: int, seed: int, settle_seconds: float) -> dict[str, Any]:
                     soak.tell(
                         f"{done} broken off, {time.monotonic() - began:.0f} s, workers {workers}, {gauges(gate)}"
                     )
-                seen = settle(gate, ports, settle_seconds)
+                seen = settle(gate, ports, rows, settle_seconds)
                 memory.append(soak.look(gate))
             finally:
                 left = gate.stop()

@@ -59,6 +59,19 @@ def test_a_client_that_knows_how_is_sent_away_and_gets_the_answer_when_it_comes_
     assert len({one.id for one in calls(scene.server)}) == 3
 
 
+def test_it_works_at_the_federated_endpoint_too() -> None:
+    scene = Scene()
+    scene.server.answers["tools/call"] = asking(STATE)
+    session = scene.talk.open("")
+    params = {"name": "time__echo", "arguments": {}}
+    first = scene.talk.legacy("", session, "tools/call", params, id=9)
+    assert first.ended and first.messages() == []
+    event = next(line[4:] for line in first.events[0].decode().split("\n") if line[:4] == "id: ")
+    fields = {"Last_Event_ID": event, "Mcp_Session_Id": session, "MCP_Protocol_Version": LEGACY}
+    again = scene.talk.send("", None, verb="GET", **fields)
+    assert again.messages()[-1]["result"]["content"] == TEXT["content"]
+
+
 def test_nobody_else_comes_back_for_it_and_nobody_twice() -> None:
     scene = Scene()
     scene.server.answers["tools/call"] = asking(STATE)

@@ -118,10 +118,11 @@ class Desk:
         era: Era,
         link: Link,
         token: MessageId | None = None,
+        call: MessageId | None = None,
     ) -> bool:
         """Judge what a server says unasked; requests get an id of ours. False: the client does not hear it.
 
-        ``token`` is the progress token of the call on whose stream it came.
+        ``token`` and ``call`` are the progress token and the id of the call on whose stream it came.
         """
         method = message.method
         if method == "notifications/tools/list_changed":
@@ -137,7 +138,9 @@ class Desk:
             return False
         if message.kind != "request":
             return True
-        ours = session.ask(link, message.id, server) if session is not None and era == "legacy" else None
+        ours = None
+        if session is not None and era == "legacy":
+            ours = session.ask(link, message.id, server, call)
         if ours is None:  # the 2026 era has no server requests on streams (SF-53)
             self._deny(message, link, "This client cannot be asked.")
             return False

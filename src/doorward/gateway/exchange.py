@@ -269,7 +269,7 @@ class Exchange:
     def _notice(self, message: Message) -> None:
         call, link = self.call, self.link
         if link is None or not self.desk.may_tell(
-            message, call.server, call.capabilities, self.session, call.era, link, self.token
+            message, call.server, call.capabilities, self.session, call.era, link, self.token, call.message.id
         ):
             return
         if self.rename is not None:

@@ -70,6 +70,7 @@ class Asked(msgspec.Struct, frozen=True):
     link: Link
     id: MessageId | None
     server: str
+    call: MessageId | None = None  # the client's call on whose stream it came
 
 
 class Session:
@@ -142,13 +143,23 @@ class Session:
         stream = self.common if parsed[0] == self.common.key else self.streams.get(parsed[0])
         return None if stream is None else (stream, parsed[1])
 
-    def ask(self, link: Link, message_id: MessageId | None, server: str) -> str | None:
+    def ask(
+        self, link: Link, message_id: MessageId | None, server: str, call: MessageId | None = None
+    ) -> str | None:
         """Note a server's request and give it an id of ours; None when too many wait."""
         if len(self.asked) >= _PENDING_COUNT:
-            return None
+            # Questions of calls that are over by now, most of them cancelled, will not be answered any more.
+            kept = (
+                (ours, one)
+                for ours, one in self.asked.items()
+                if one.call is None or one.call in self.flights
+            )
+            self.asked = dict(kept)
+            if len(self.asked) >= _PENDING_COUNT:
+                return None
         self._counter += 1
         ours = f"dw-{self._counter}"
-        self.asked[ours] = Asked(link, message_id, server)
+        self.asked[ours] = Asked(link, message_id, server, call)
         return ours
 
     @property

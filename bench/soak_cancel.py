@@ -136,6 +136,11 @@ def judge(seen: dict[str, Any], rows: list[dict[str, Any]], *, is_full: bool) ->
     # One for each principal and declaration in each worker; the two SDKs declare the same thing in other words.
     if own["crossed_sessions"] > 2 * WORKERS * USERS:
         faults.append(f"{own['crossed_sessions']} sessions of modern clients at the older server")
+    # A legacy client that leaves without a word cancels nothing: up to four calls each go on until the session ends.
+    if old["calls"] > own["parked_calls"] + 4 * forsaken:
+        faults.append(
+            f"{old['calls']} calls at the older server, {own['parked_calls']} are parked: {old['open']}"
+        )
     if new["calls"]:
         faults.append(f"{new['calls']} calls go on at the newer server, for nobody")
     if old["sessions"] > own["sessions"] + own["crossed_sessions"]:

@@ -26,7 +26,7 @@ class Books:
         self.calls: dict[asyncio.Task[None], str] = {}
         self.made = 0
         self.streams = 0
-        self.counts = {"calls": 0, "cancelled": 0, "sessions": 0}
+        self.counts = {"calls": 0, "cancelled": 0, "overtaken": 0, "sessions": 0}
         self.faults: list[str] = []
 
     def state(self) -> dict[str, Any]:
@@ -42,6 +42,7 @@ class Session:
     def __init__(self) -> None:
         self.calls: dict[Any, asyncio.Task[None]] = {}
         self.questions: dict[str, asyncio.Future[Any]] = {}
+        self.unknown: set[Any] = set()  # ids of cancellations that came before or after their call
 
 
 BOOKS = Books()
@@ -138,9 +139,12 @@ class Upstream(asyncio.Protocol):
                 task = session.calls.pop(message["params"]["requestId"], None)
                 if task is not None:
                     task.cancel()
+                else:
+                    session.unknown.add(message["params"]["requestId"])
             return self.send("202 Accepted")
         if message["method"] != "tools/call":
             return self.send("200 OK", answer_to(message, plain(message)))
+        BOOKS.counts["overtaken"] += message["id"] in session.unknown
         if message["id"] in session.calls:
             BOOKS.faults.append(f"the id {message['id']!r} is used twice in a session")
         task = self.start(self.asking(session, message), f"{key} {message['params']['arguments']['nonce']}")

@@ -30,6 +30,7 @@ _SESSION_ID_CHARACTERS = 512
 _PROBE_SECONDS = 10.0  # a server that does not say within this which era it speaks is out of order
 _MODERN_ERRORS = frozenset({codes.HEADER_MISMATCH, codes.MISSING_CAPABILITY, codes.UNSUPPORTED_VERSION})
 _MODERN = codes.MODERN_VERSIONS[-1]
+_AGAIN_SECONDS = 1.0
 _KEPT_NAME_CHARS = 128  # longer ones, and arguments, are not kept
 _AGENT = f"User-Agent: doorward/{__version__}\r\n".encode()
 
@@ -84,6 +85,8 @@ class HttpExchange:
             self.cancel()
             if self._message is not None:
                 self._link.withdrawn(self._message.id)
+                if not self._status:  # on its way, perhaps: the word may overtake it on another connection
+                    self._link.withdrawn(self._message.id, _AGAIN_SECONDS)
 
     def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
@@ -288,9 +291,11 @@ class HttpLink:
             return exchange.withdraw
         return exchange.cancel
 
-    def withdrawn(self, message_id: MessageId | None) -> None:
+    def withdrawn(self, message_id: MessageId | None, after_seconds: float = 0.0) -> None:
         """Nobody waits for a request: in the older era a server does not learn that from a lost connection (CF-03)."""
-        if self._era == "legacy" and self.session_id and not self.closed:
+        if after_seconds:
+            self._upstream.later(after_seconds, lambda: self.withdrawn(message_id))
+        elif self._era == "legacy" and self.session_id and not self.closed:
             params = {"requestId": message_id, "reason": "Nobody waits for it any more."}
             self.post(notification("notifications/cancelled", params), DeafSink())
 

@@ -482,6 +482,8 @@ def test_a_legacy_server_is_told_when_nobody_waits_any_more(case: Case) -> None:
     cancel()
     cancel()
     assert sent.cancelled and told(case) == [7] and ear.ends == 0
+    case.timers.fire()
+    assert told(case) == [7, 7], "the first word may have overtaken the request on another connection"
     assert case.origin.sent[-1].fields["mcp-session-id"] == "abc"
 
 
@@ -502,3 +504,20 @@ def test_what_needs_no_word_gets_none(case: Case) -> None:
     modern, _, cancel = case.post(case.link("modern"), "tools/call")
     cancel()  # in the newer era leaving says it
     assert modern.cancelled and told(case) == []
+
+
+def test_one_word_is_enough_once_the_server_has_begun_to_answer(case: Case) -> None:
+    sent, _, cancel = case.post(opened(case), "tools/call")
+    sent.open(kind="text/event-stream")
+    cancel()
+    case.timers.fire()
+    assert told(case) == [7]
+
+
+def test_a_session_that_has_ended_meanwhile_hears_no_second_word(case: Case) -> None:
+    link = opened(case)
+    _, _, cancel = case.post(link, "tools/call")
+    cancel()
+    link.close()
+    case.timers.fire()
+    assert told(case) == [7]

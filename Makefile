@@ -106,6 +106,7 @@ ifneq ($(wildcard bench/run.py),)
 .PHONY: bench
 bench: $(STAMPS)/dev nginx  ## measure against nginx, Envoy and FastMCP's proxy; writes bench/results
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/bridging.py
 
 .PHONY: nginx
 nginx:
@@ -123,7 +124,7 @@ endif
 
 ifneq ($(wildcard bench/soak.py),)
 .PHONY: soak
-soak: $(STAMPS)/dev  ## 10^5 connections and 10^3 server starts; processes, descriptors and memory must stay flat
+soak: $(STAMPS)/dev $(STAMPS)/node  ## 10^5 connections, 10^3 server starts and 10^4 calls broken off; nothing may be left or cross
 	$(BIN)/python bench/soak.py
 endif
 

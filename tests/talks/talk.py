@@ -130,8 +130,9 @@ class Ear:
 class PlayedLink:
     """A link to a server that a test plays: answers come from ``server.on``."""
 
-    def __init__(self, server: PlayedServer, principal: str) -> None:
+    def __init__(self, server: PlayedServer, principal: str, era: str = "modern") -> None:
         self.server = server
+        self.era = era
         self.principal = principal
         self.closed_by_us = False
         self.listeners: list[Any] = []
@@ -149,7 +150,14 @@ class PlayedLink:
             sink.done()
         elif message.kind != "request":
             sink.done()
-        return lambda: self.cancelled.append(message)
+        return lambda: self.cancel(message)
+
+    def cancel(self, message: Any) -> None:
+        """Nobody waits for a request: in the older era the server is told so by a message."""
+        self.cancelled.append(message)
+        if self.era == "legacy" and message.kind == "request":
+            told = {"method": "notifications/cancelled", "params": {"requestId": message.id}}
+            self.server.seen.append(parse_message(msgspec.json.encode({"jsonrpc": "2.0", **told})))
 
     def listen(self, last_event_id: str, sink: Any) -> Callable[[], None]:
         self.listeners.append(sink)
@@ -180,7 +188,7 @@ class PlayedServer:
     def link(self, principal: str, era: str, version: str, capabilities: Any, ready: Any) -> None:
         if self.era not in ("both", era):
             return ready(UpstreamError("upstream-era", "The protected server speaks the other era."))
-        link = PlayedLink(self, principal)
+        link = PlayedLink(self, principal, era)
         self.links.append(link)
         return ready(link)
 

@@ -75,6 +75,7 @@ class ClientFace(Protocol):
 
 
 OpenFace = Callable[[Gateway, Outbox, FactBook], Awaitable[ClientFace]]
+_GOODBYE_SECONDS = 1.0
 
 
 class DataPlane:
@@ -192,6 +193,9 @@ class DataPlane:
         self.table.close()
         for _, _, upstream in self._upstreams.values():
             upstream.close()
+        goodbyes = min(until, loop.time() + _GOODBYE_SECONDS)  # servers are told that their sessions are over
+        while any(pool.is_busy for pool in self._pools.values()) and loop.time() < goodbyes:
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
         await self._listener.drain(max(until - loop.time(), _BREAK_SECONDS))
 
     def _has_calls(self) -> bool:
@@ -406,6 +410,8 @@ class DataPlane:
             "sessions": len(self.table),
             "streams": self.table.streams_count() + len(self._live),
             "connections": len(self._listener.faces),
+            "crossed_sessions": sum(one[2].crossed_count for one in self._upstreams.values()),
+            "parked_calls": sum(one[2].parked_count for one in self._upstreams.values()),
             "ledger_ok": self.ledger_ok,
             "ledger_unsigned_seconds": self._ledger.unsigned_seconds,
             "generation": self.gateway.snapshot.generation,

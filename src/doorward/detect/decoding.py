@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 _CANDIDATES = 24
+_BLOCKS = 96  # runs of letters as long as base64 that are tried; most are just long names
 _OUTPUT_CHARS = 65_536
 _READABLE = 0.92
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,8192}={0,2}")
@@ -126,13 +127,19 @@ def readings(text: str) -> list[Reading]:
     return found
 
 
+def is_crowded(text: str) -> bool:
+    """Whether a text has more that may be encoded than is read, so that something could hide among it."""
+    return len(_BASE64.findall(text)) > _BLOCKS or any(
+        len(pattern.findall(text)) > _CANDIDATES for pattern in (_HEX, _BASE32, _ROW)
+    )
+
+
 def _blocks(text: str) -> list[Reading]:
-    found: list[Reading] = []
-    for match in list(_BASE64.finditer(text))[: _CANDIDATES * 4]:
-        if len(found) >= _CANDIDATES:
-            break
-        if said := _from_base64(match[0]):
-            found.append(Reading(said, "base64", *match.span(), True))
+    found = [
+        Reading(said, "base64", *match.span(), True)
+        for match in list(_BASE64.finditer(text))[:_BLOCKS]
+        if (said := _from_base64(match[0]))
+    ]
     for match in list(_HEX.finditer(text))[:_CANDIDATES]:
         digits = match[0].removeprefix("0x")
         said = _readable(bytes.fromhex(digits[: len(digits) // 2 * 2]))

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from typing import NamedTuple, cast
 
 from doorward.detect import concepts as c
-from doorward.detect.decoding import Reading, readings
+from doorward.detect.decoding import Reading, is_crowded, readings
 from doorward.detect.finding import (
     BLOCK_SCORE,
     SEVERITIES,
@@ -29,7 +29,7 @@ from doorward.detect.smuggling import traces
 TEXT_CHARS = 1_048_576  # of one text that are read; what is beyond is a finding by itself
 _DEPTH = 2  # an encoding within an encoding is read, deeper ones are not
 _FINDINGS_PER_RULE = 3
-_READINGS = 48
+_READINGS = 160
 # Words before or around a finding that make it a text about attacks, which is not one.
 _ABOUT = re.compile(
     r"\b(?:injections?|jailbreaks?|attackers? (?:may|might|can|could|try|often|use)|phrases?|such as|examples? of|detects?|blocks?|flags?|prevents?"
@@ -196,6 +196,8 @@ def find(text: str, kind: str = "tool", field: str = "", owner: str = "") -> lis
         collector.add(trace.rule, severity, trace.start, trace.end, trace.says or trace.rule)
         if trace.says:
             hidden.append(Reading(trace.says, "invisible characters", trace.start, trace.end, True))
+    if kind == "tool" and is_crowded(text):
+        collector.add("encoded-text", "medium", 0, len(text), "crowded", "(more than is read)")
     _read_on([*hidden, *readings(text)], collector, _Plain(folded.text, plain))
     return collector.findings
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from tests.texts.benign import BENIGN
 from tests.texts.poisoned import POISONED, SUBTLE
@@ -140,6 +142,14 @@ def test_every_rule_names_an_entry_of_the_owasp_list():
 def test_a_text_beyond_the_cap_is_not_passed_over_in_silence():
     text = "a " * (TEXT_CHARS // 2 + 1)
     assert [finding.rule for finding in find(text, "result")] == ["over-long"]
+
+
+def test_more_codes_than_are_read_are_not_passed_over_in_silence():
+    code = base64.b64encode(b"nothing to see here at all").decode()
+    text = " ".join([code] * 200 + [base64.b64encode(SENTENCE.encode()).decode()])
+    assert inspect(text, "tool").verdict != "allow"
+    few = " ".join([code] * 40 + [base64.b64encode(SENTENCE.encode()).decode()])
+    assert inspect(few, "tool").verdict == "block"
 
 
 def test_a_control_is_named_by_where_the_text_comes_from():

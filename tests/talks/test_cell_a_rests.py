@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from doorward.gateway.bridge import BridgedUpstream
-from doorward.gateway.parks import ParkSeal
-from doorward.gateway.sessions import Seat
 from tests.talks.talk import LEGACY, Ear, Talk
 from tests.talks.test_cell_a import TEXT, asking, call, calls, modern_only, say
 from tests.talks.test_cell_b_endings import Timers
@@ -22,8 +20,7 @@ class Scene:
         self.server = modern_only()
         self.talk = Talk({"time": self.server})
         self.timers = Timers()
-        seal = ParkSeal(b"k" * 32, Seat(0, b"incarnat"))
-        bridge = BridgedUpstream(self.server, "time", seal, self.timers)
+        bridge = BridgedUpstream(self.server, "time", self.talk.states.book, self.timers)
         self.talk.gateway.snapshot.desk.upstreams["time"] = bridge
         params = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
         hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}

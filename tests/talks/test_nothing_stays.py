@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from doorward.gateway.bridge import BridgedUpstream
-from doorward.gateway.parks import ParkSeal
-from doorward.gateway.sessions import Seat
 from doorward.protocol.envelope import message_of
 from tests.talks.talk import Ear, PlayedServer, Talk
 from tests.talks.test_cell_b_endings import AGES, Timers
@@ -33,7 +31,7 @@ class Scene:
         self.timers = Timers()
         self.talk = Talk({"time": self.server}, allow_requests=("elicitation",))
         self.token = self.talk.token("time")  # one, as verified tokens are remembered for a while
-        bridge = BridgedUpstream(self.server, "time", ParkSeal(b"k" * 32, Seat(0, b"incarnat")), self.timers)
+        bridge = BridgedUpstream(self.server, "time", self.talk.states.book, self.timers)
         self.talk.gateway.snapshot.desk.upstreams["time"] = bridge
         if server_era == "modern":
             found = {"supportedVersions": ["2026-07-28"], "capabilities": {}, "resultType": "complete"}

@@ -145,7 +145,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     allow: Annotated[
         tuple[str, ...],
         _says(
-            "Exceptions, host:port, to the rules against requests into inner networks. Does not exist yet: must be empty."
+            "Exceptions, host:port as the URL writes it, to the rules against requests into inner networks; they also open plain http to loopback in `local` and `lab`."
         ),
     ] = ()
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from doorward.base.addresses import parse_exception
 from doorward.catalogue.server import SecretReference
 from doorward.policy.roles import EVERYTHING
 from doorward.settings import SLUGS, Origin, Settings
@@ -229,12 +230,15 @@ def _check_available(settings: Settings, reader: Reader) -> None:
                         path,
                         f"profile {profile} takes no secrets from the environment; use file.",
                     )
-    if settings.network.allow:
-        reader.fail(
-            "settings-not-available",
-            ("network", "allow"),
-            "nothing that it would allow exists yet; leave it empty.",
-        )
+    for index, entry in enumerate(settings.network.allow):
+        try:
+            parse_exception(entry)
+        except ValueError:
+            reader.fail(
+                "settings-invalid",
+                ("network", "allow", index),
+                "expected host:port, such as idp.example.internal:443 or 127.0.0.1:9000; link-local and metadata addresses are never opened.",
+            )
     promise = unkept_promise(profile)
     if promise:
         reader.fail(

@@ -59,6 +59,7 @@ ADVICE = {
     "fetch-": "Look at the log for the address; `network.allow` opens inner ones, `ca_file` names private authorities.",
     "http-": "Send plain HTTP/1.1 as RFC 9112 writes it, in time and whole.",
     "id-in-use": "Give each request of a session its own id.",
+    "issuer-": "`doorward doctor oauth ISSUER` says what does not fit; correct the issuer's settings or the issuer.",
     "json-": "Send JSON that every reader understands alike (RFC 8259, RFC 7493).",
     "key-file-": "Correct owner and rights of `keys` in the data folder, or restore it from a backup.",
     "ledger-": "Look at disk, rights and log; run `doorward audit verify`.",

@@ -15,6 +15,7 @@ from doorward.catalogue.server import SecretReference
 from doorward.policy.roles import EVERYTHING
 from doorward.settings import SLUGS, Origin, Settings
 from doorward.settings_common import HARD_PROFILES, HOST, OPEN_PROFILES, is_loopback, no_such, split_listen
+from doorward.settings_issuers import resolved_issuers
 from doorward.settings_people import check_people
 from doorward.settings_servers import checked_server
 
@@ -27,7 +28,7 @@ LAB_MARK = "made-by-lab"  # a file in the data folder of a lab
 def complete(settings: Settings, reader: Reader) -> Settings:
     """Check all rules and return the settings with paths resolved and what the profile brings."""
     _check_floor(settings, reader)
-    settings = _resolved(settings, reader)
+    settings = resolved_issuers(_resolved(settings, reader), reader)
     _check_gateway(settings, reader)
     _check_lab(settings, reader)
     check_people(settings, reader)

@@ -24,6 +24,7 @@ from doorward.adapters.shared_counters import SharedCounters
 from doorward.adapters.stdio_link import StdioUpstream
 from doorward.app.controls import build_controls, build_policy
 from doorward.app.documents import documents_of
+from doorward.app.trust import trusts_of
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, StoreError
 from doorward.base.ids import EventIds
@@ -45,13 +46,15 @@ from doorward.gateway.routes import Routes
 from doorward.gateway.sessions import Seat, SessionSeal, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
 from doorward.gateway.web import WebDoor
+from doorward.identity.foreign_judge import TokenMemory
 from doorward.identity.principal import Principal
+from doorward.identity.trust import TrustedIssuer
 from doorward.settings import Settings
 
 _ENDLESS = frozenset({"subscriptions/listen"})  # ends when somebody ends it
 _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
-_WEB_SECONDS = 30.0
+_ASK_SECONDS = 30.0
 
 
 class DataPlane:
@@ -78,6 +81,8 @@ class DataPlane:
         self._pools: dict[tuple[str, int, bool], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._tokens = TokenMemory(self._clock)
+        self._trusts: dict[str, TrustedIssuer] = {}
         self._accounts: dict[str, frozenset[str]] = {}
         self._limits: LimitRate | None = None
         self._placed: list[Placed] = []
@@ -212,8 +217,12 @@ class DataPlane:
         self._accounts = {user.name: frozenset(user.roles) for user in settings.identity.users}
         # Their roles are as their token was judged then: the next request finds out what they are now.
         changed = {name for name, roles in before.items() if self._accounts.get(name) != roles}
+        trusted, self._trusts = self._trusts, {one.issuer: one for one in trusts_of(settings)}
+        moved = {name for name, trust in trusted.items() if self._trusts.get(name) != trust}
         return lambda who, servers: (
-            who.subject in changed or not all(desk.may_use_server(who, name) for name in servers)
+            who.subject in changed
+            or who.issuer in moved
+            or not all(desk.may_use_server(who, name) for name in servers)
         )
 
     def _addresses(self) -> Addresses:
@@ -223,7 +232,9 @@ class DataPlane:
 
     def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
         policy = build_policy(settings, payload.get("policies") or {})
-        placed, limits = build_controls(settings, payload, policy, self._counters, self._clock)
+        placed, limits = build_controls(
+            settings, payload, policy, self._counters, self._clock, memory=self._tokens, ask=self._ask
+        )
         if self._limits is not None:
             limits.adopt(self._limits)
         self._limits = limits
@@ -297,9 +308,14 @@ class DataPlane:
     # -- pages of the supervisor's offices ----------------------------------------------------------------------
 
     def _ask_web(self, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
+        self._ask("web", payload, then)
+
+    def _ask(self, topic: str, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
+        """Ask the supervisor; ``then`` gets None where it cannot answer."""
+
         async def asking() -> None:
             try:
-                found = await self._peer.ask("web", payload, timeout_seconds=_WEB_SECONDS)
+                found = await self._peer.ask(topic, payload, timeout_seconds=_ASK_SECONDS)
             except DoorwardError:
                 found = None
             then(found)

@@ -86,6 +86,7 @@ class Gateway:
 
     def head(self, head: Head, address: str) -> Reply | None:
         """See ``gateway.ports.Front``."""
+        head.address = address
         verdict = self._verdict(head)
         if verdict is not None and verdict[0]:
             return self._refuse(head, verdict[1], address)
@@ -108,11 +109,7 @@ class Gateway:
     def _judge(self, head: Head, snapshot: Snapshot) -> None:
         """Give the verdict that holds for every request with these bytes: (before the address limit?, ruling)."""
         head.generation = snapshot.generation
-        head.refusal = None
-        head.notes = ()
-        head.expires_at = 0.0
-        head.principal = None
-        head.is_web = False
+        _forget(head)
         pipeline, routes = snapshot.pipeline, snapshot.routes
         ruling = pipeline.judge_head(head, _BEFORE_PATH, inside=True)
         if ruling is not None:
@@ -132,7 +129,7 @@ class Gateway:
         ruling = pipeline.judge_head(head, _BEFORE_PATH, inside=False)
         if ruling is not None:
             head.refusal = (False, ruling)
-        elif head.principal is None:
+        elif head.principal is None and head.pending is None:
             head.principal = LOCAL  # nobody authenticates here: check-token is off (profile lab)
 
     def _refuse(self, head: Head, ruling: Ruling, address: str) -> Reply:
@@ -159,15 +156,18 @@ class Gateway:
 
     # -- bodies -------------------------------------------------------------------------------------------------
 
-    def body(self, head: Head, body: bytes, responder: Responder) -> None:
-        """See ``gateway.ports.Front``."""
+    def body(self, head: Head, body: bytes, responder: Responder, *, settled: bool = False) -> None:
+        """See ``gateway.ports.Front``. ``settled``: whoever had to be asked about the token has been."""
         if head.server is None and not head.is_web:
             return responder.answer(self._document(head))
         # SECURITY: judged again, for the body may have taken its time: the token may have run out or been revoked since,
         # and another request with an equal head may have found that out (tests/attacks/test_review_identity.py).
+        head.address = responder.address
         verdict = self._verdict(head)
         if verdict is not None:
             return responder.answer(self._refuse(head, verdict[1], responder.address))
+        if head.pending is not None:
+            return self._wait(head, body, responder, settled=settled)
         snapshot = self.snapshot
         if self._freshness.is_stale(snapshot.generation):
             return responder.answer(answers.NOT_READY)
@@ -184,6 +184,17 @@ class Gateway:
             responder.answer(
                 answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None)
             )
+
+    def _wait(self, head: Head, body: bytes, responder: Responder, *, settled: bool) -> None:
+        """Go on when the token can be judged; nothing of the request is looked at before."""
+        if settled or head.pending is None:
+            return responder.answer(answers.NOT_READY)
+
+        def again() -> None:
+            head.generation = -1
+            self.body(head, body, responder, settled=True)
+
+        return head.pending(again)
 
     def _serve(self, snapshot: Snapshot, head: Head, body: bytes, responder: Responder, event: str) -> None:
         if head.verb != "POST":
@@ -295,6 +306,16 @@ class Gateway:
                 answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None)
             )
         return None
+
+
+def _forget(head: Head) -> None:
+    """What an earlier judgement left behind."""
+    head.refusal = None
+    head.notes = ()
+    head.expires_at = 0.0
+    head.principal = None
+    head.pending = None
+    head.is_web = False
 
 
 def _call_gone(message: Message) -> Callable[[Responder, bool], None]:

@@ -13,11 +13,10 @@ from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from doorward.base.clock import FakeClock
+from doorward.identity.bearer import REMEMBERED_COUNT, TOKEN_BYTES
 from doorward.identity.keys import KeySet
 from doorward.identity.principal import Principal
 from doorward.identity.tokens import (
-    REMEMBERED_COUNT,
-    TOKEN_BYTES,
     TokenJudge,
     TokenRefusal,
     issue,

@@ -238,6 +238,7 @@ class Talk:
         seal_key: bytes = b"k" * 32,
         relay: Any = None,
         extra_controls: tuple[Any, ...] = (),
+        judge_of: Any = None,
     ) -> None:
         self.servers = servers
         self.clock = FakeClock()
@@ -251,7 +252,11 @@ class Talk:
             name: ServerSpec(name=name, url=f"http://127.0.0.1:1/{name}", allow_requests=allow_requests)
             for name in servers
         }
-        judge = TokenJudge(self.keys.jwks(), URL, self.clock, accepts_created=True)
+        judge = (
+            judge_of(self)
+            if judge_of
+            else TokenJudge(self.keys.jwks(), URL, self.clock, accepts_created=True)
+        )
         policy = PolicyEngine(roles or {"user": EVERYTHING}, policies, tuple(servers))
         host = "127.0.0.1:8808"
         controls = [

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("doorward.issuers")
 _SPACE = "issuer-keys"
 _FRESH_SECONDS = 3_600.0  # keys of this age are fetched anew
-_ASK_AGAIN_SECONDS = 3.0  # between two fetches that unknown keys are the reason for
+_ASK_AGAIN_SECONDS = 2.0  # between two fetches that unknown keys are the reason for
 _BACKOFF_SECONDS = (2.0, 300.0)  # after the first failure, and at most
 _START_SECONDS = 5.0  # that a start waits for issuers whose keys are not known from before
 _ROUND_SECONDS = 0.5
@@ -57,6 +57,13 @@ class _Known:
         self.failures = 0
         self.error: DoorwardError | None = None
         self.task: asyncio.Task[None] | None = None
+        self.soon: asyncio.Task[None] | None = None  # the next fetch that unknown keys are the reason for
+
+    def cancel(self) -> None:
+        """Ask no more."""
+        for task in (self.task, self.soon):
+            if task is not None:
+                task.cancel()
 
     @property
     def until(self) -> float:
@@ -141,16 +148,14 @@ class Issuers(Office):
                 known.kept = old.kept if same else known.kept
             self._known[one.issuer] = known
         for old in before.values():
-            if old.task is not None:
-                old.task.cancel()
+            old.cancel()
 
     async def close(self) -> None:
         """Stop asking."""
         if self._rounds is not None:
             self._rounds.cancel()
         for known in self._known.values():
-            if known.task is not None:
-                known.task.cancel()
+            known.cancel()
         if self._http is not None:
             self._http.close()
 
@@ -176,14 +181,19 @@ class Issuers(Office):
         if known is None:
             return "unknown"
         kid = str(payload["kid"])
-        # SECURITY: callers choose kids, so they must not choose how often an issuer is asked.
-        if kid not in known.kids() and time.time() - known.tried_at >= _ASK_AGAIN_SECONDS:
-            await asyncio.wait([self._fetching(known)])
-        elif known.task is not None:
-            await asyncio.wait([known.task])
+        if kid not in known.kids():
+            # SECURITY: callers choose kids, so they must not choose how often an issuer is asked: all who come before the
+            # next turn wait for it together.
+            if known.soon is None or known.soon.done():
+                known.soon = asyncio.get_running_loop().create_task(self._fetch_in_turn(known))
+            await asyncio.wait([known.soon])
         if kid in known.kids() and time.time() < known.until:
             return "known"
         return "unknown" if known.error is None else "down"
+
+    async def _fetch_in_turn(self, known: _Known) -> None:
+        await asyncio.sleep(max(0.0, known.tried_at + _ASK_AGAIN_SECONDS - time.time()))
+        await asyncio.wait([self._fetching(known)])
 
     async def _introspect(self, index: int, payload: Any) -> bytes | None:
         """The issuer's answer about a token; None where it cannot be had."""

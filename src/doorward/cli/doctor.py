@@ -81,6 +81,8 @@ def _look(config: Path | None) -> Iterator[Line]:
     yield _port("gateway.listen", settings.gateway.listen, running=running)
     yield _port("admin.listen", settings.admin.listen, running=running)
     yield from _secrets(settings)
+    if running and settings.identity.issuers:
+        yield from _issuers(data_dir)
     yield from _packages(settings, data_dir)
 
 
@@ -165,6 +167,23 @@ def _is_running(data_dir: Path) -> bool:
     except OperatorError as error:
         return error.code != "admin-not-running"
     return True
+
+
+def _issuers(data_dir: Path) -> Iterator[Line]:
+    """Whether the Doorward that runs has the keys of the issuers that it trusts."""
+    from doorward.adapters.admin_client import AdminClient
+
+    marks: dict[str, State] = {"ok": "ok", "degraded": "warn"}
+    try:
+        found = AdminClient(data_dir, seconds=2.0).get("/api/v1/issuers")
+    except OperatorError as error:
+        yield Line("issuers", "warn", error.tell)
+        return
+    for one in found:
+        wrong = one["error"]
+        why = f"; {wrong['tell']}" if wrong else ""
+        what = f"{one['state']}, {len(one['keys'])} keys that count until {one['until'] or 'they are fetched'}{why}"
+        yield Line(f"issuer {one['issuer']}", marks.get(one["state"], "fail"), what, "settings")
 
 
 def _port(name: str, listen: str, *, running: bool) -> Line:

@@ -23,7 +23,7 @@ from doorward.identity.principal import Principal
 from doorward.identity.trust import ForeignClaims, TrustedIssuer, allowed_type, is_name, read_foreign
 
 WAITING_COUNT = 256  # different questions that are under way at once
-UNKNOWN_SECONDS = 30.0  # a key that its issuer does not have is not asked for again sooner
+UNKNOWN_SECONDS = 5.0  # a key that its issuer does not have is not asked for again sooner
 DOWN_SECONDS = 3.0  # an issuer that could not be asked is not asked again sooner
 REFUSED_SECONDS = 30.0  # an opaque token that was not active is not asked about again sooner
 FORGET_COUNT = 4_096

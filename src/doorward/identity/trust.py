@@ -128,8 +128,9 @@ def read_foreign(
     if "cnf" in claims:
         return "bound to a key that a bearer does not prove"  # RFC 9449 section 7.1, RFC 8705 section 3
     audiences = _read_audiences(claims.get("aud"), shared=trust.shared_audience)
-    subject = claims.get("sub")
     client = _client(claims, profile, is_introspected=is_introspected)
+    # An introspection answer need not name a subject (RFC 7662 section 2.2); the client then acts for itself.
+    subject = claims.get("sub", client if is_introspected else None)
     if audiences is None or not is_name(subject) or client is None:
         return "aud, sub or the client is not one short text"
     tenant = next((claims[name] for name in profile.tenants if name in claims), "")

@@ -347,7 +347,8 @@ NOT_GOOD: dict[str, Any] = {
     "a refresh token": SAID | {"token_type": "refresh_token"},
     "bound to a key": SAID | {"cnf": {"jkt": "x"}},
     "no expiry": {name: value for name, value in SAID.items() if name != "exp"},
-    "no subject": {name: value for name, value in SAID.items() if name != "sub"},
+    "nobody": {name: value for name, value in SAID.items() if name not in ("sub", "client_id")},
+    "an empty subject": SAID | {"sub": ""},
     "lives for ever": SAID | {"exp": NOW + 10**9},
     "twice active": b'{"active":false,"active":true}',
     "expired": SAID | {"exp": NOW - 1, "iat": NOW - HOUR},
@@ -372,6 +373,12 @@ def test_no_answer_about_a_token_is_no_leave(answer: Any) -> None:
     desk.clock.advance(DOWN_SECONDS + 0.1)
     settle(desk, "opaque", SAID)
     assert desk.good("opaque").subject == "bob"
+
+
+def test_where_an_answer_names_no_subject_the_client_acts_for_itself() -> None:
+    desk = Desk(introspection=Introspected())
+    settle(desk, "opaque", {name: value for name, value in SAID.items() if name != "sub"})
+    assert desk.good("opaque").subject == "cli"
 
 
 def test_without_introspection_an_opaque_token_is_refused_at_once() -> None:

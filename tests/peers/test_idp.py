@@ -1,0 +1,344 @@
+"""Real identity providers in processes of their own: two at once, key rollover, outage and return, opaque tokens (S1.2)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.peers.idp import AGENT, GATEWAY, Idp
+from tests.stack.kit import LEGACY, Stack, at_once, running
+from tests.stack.wire import Answer, until
+from tests.stand_ins.http_server import HttpUpstream, tool
+from tests.unit.identity.foreign_kit import Hand
+from tests.wire.tls_kit import Authority
+
+pytestmark = pytest.mark.node
+ERAS = ["modern", "legacy"]
+
+
+@contextmanager
+def external(
+    idp: Idp, *more: dict[str, Any], allow: tuple[str, ...] = (), workers: int = 1, **issuer: Any
+) -> Iterator[Stack]:
+    """A Doorward before one server that trusts the provider, and whatever ``more`` says."""
+    upstream = HttpUpstream(tools=[tool("echo")])
+    issuers = [{"issuer": idp.url, **issuer}, *more]
+    tables: dict[str, dict[str, Any]] = {
+        "identity": {"mode": "external", "issuers": issuers},
+        "network": {"allow": [idp.host, *allow]},
+    }
+    with running({"s": upstream, "t": upstream}, workers=workers, tables=tables) as stack:
+        yield stack
+
+
+def upstream_of(stack: Stack) -> HttpUpstream:
+    found = stack.servers["s"]
+    assert isinstance(found, HttpUpstream)
+    return found
+
+
+def call(stack: Stack, token: str, era: str = "modern", server: str = "s") -> Answer:
+    return stack.call(era, server, Authorization=f"Bearer {token}")
+
+
+def issuers(stack: Stack) -> list[dict[str, Any]]:
+    found = stack.admin("/api/v1/issuers").json
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.fixture
+def idp() -> Iterator[Idp]:
+    provider = Idp(Hand("RS256", "first")).start()
+    yield provider
+    provider.stop()
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_a_token_of_the_provider_opens_its_own_server_and_no_other(idp: Idp, era: str) -> None:
+    with external(idp, workers=2) as stack:
+        token = idp.token(f"{stack.url}/s/mcp")
+        answer = call(stack, token, era)
+        assert answer.status == 200 and "result" in answer.json, answer
+        row = until(lambda: next(iter(stack.rows(kind="call", principal="agent")), None), "the call's record")
+        assert (row["principal"], row["client"], row["verdict"]) == ("agent", "agent", "allow")
+        hits = upstream_of(stack).hits
+        for wrong in (
+            idp.token(f"{stack.url}/t/mcp"),
+            idp.token(stack.url),
+            idp.token("https://elsewhere.example/"),
+        ):
+            refused = stack.modern("s", "tools/call", {"name": "echo"}, Authorization=f"Bearer {wrong}")
+            assert refused.status == 401
+            assert 'error="invalid_token"' in refused.fields["www-authenticate"]
+        assert upstream_of(stack).hits == hits
+        assert token not in stack.log()
+
+
+def test_the_documents_send_clients_to_the_provider(idp: Idp) -> None:
+    with external(idp, scope="mcp", ask_scope="api://x/mcp") as stack:
+        document = stack.ask(
+            path="/.well-known/oauth-protected-resource/s/mcp", verb="GET", Authorization=None
+        )
+        assert document.json["authorization_servers"] == [idp.url]
+        assert document.json["scopes_supported"] == ["api://x/mcp"]
+        assert document.json["resource"] == f"{stack.url}/s/mcp"
+        own = stack.ask(path="/.well-known/oauth-authorization-server", verb="GET", Authorization=None)
+        assert own.status == 404
+        challenge = stack.modern("s", "tools/list", Authorization=None).fields["www-authenticate"]
+        assert 'scope="api://x/mcp"' in challenge and "error=" not in challenge
+        done = stack.command("token", "--user", "alice", "--server", "s")
+        assert done.returncode == 2 and "token-not-embedded" in done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_key_rollover_needs_no_restart_and_fails_no_call(idp: Idp, workers: int) -> None:
+    with external(idp, workers=workers) as stack:
+        old = idp.token(f"{stack.url}/s/mcp")
+        assert call(stack, old).status == 200
+        idp.stop()
+        idp.start(Hand("ES256", "second"))
+        fresh = idp.token(f"{stack.url}/s/mcp")
+        answers = at_once(12, lambda index: call(stack, fresh))
+        assert [answer.status for answer in answers] == [200] * 12  # whichever worker meets it first
+        assert idp.count("/jwks") <= 2
+        until(lambda: call(stack, old).status == 401, "the end of the old key")
+        assert [one["keys"] for one in issuers(stack)] == [["second"]]
+        assert [row for row in stack.rows(kind="admin") if row["method"] == "issuer-keys-changed"]
+
+
+def test_an_outage_is_outlived_with_the_last_good_keys_and_ends_by_itself(idp: Idp) -> None:
+    with external(idp) as stack:
+        known, unseen = idp.token(f"{stack.url}/s/mcp"), idp.token(f"{stack.url}/s/mcp")
+        assert call(stack, known).status == 200
+        idp.stop()
+        assert call(stack, known).status == call(stack, unseen).status == 200
+        stack.admin("/api/v1/issuers/refresh", {"issuer": idp.url})
+        found = issuers(stack)[0]
+        assert (found["state"], found["error"]["code"]) == ("degraded", "fetch-failed")
+        assert "degraded" in stack.command("doctor").stdout
+        stranger = Hand("RS256", "third")
+        closed = call(stack, stranger.token(iss=idp.url, aud=f"{stack.url}/s/mcp"))
+        assert (closed.status, closed.fields["retry-after"]) == (503, "1")
+        stack.stop()
+        stack.start()  # keys outlive a restart too
+        assert call(stack, known).status == 200
+        idp.start()
+        until(lambda: issuers(stack)[0]["state"] == "ok", "the provider's return", 15.0)
+        assert call(stack, idp.token(f"{stack.url}/s/mcp")).status == 200
+
+
+def test_a_start_without_the_provider_serves_nobody_until_it_is_there(idp: Idp) -> None:
+    idp.stop()
+    with external(idp) as stack:
+        stranger = Hand("RS256", "first").token(iss=idp.url, aud=f"{stack.url}/s/mcp")
+        assert call(stack, stranger).status == 503
+        assert upstream_of(stack).hits == 0
+        assert issuers(stack)[0]["state"] == "failed"
+        idp.start()
+        token = idp.token(f"{stack.url}/s/mcp")
+        until(lambda: call(stack, token).status == 200, "the first keys", 15.0)
+
+
+def test_unknown_keys_do_not_choose_how_often_the_provider_is_asked(idp: Idp) -> None:
+    with external(idp) as stack:
+        assert call(stack, idp.token(f"{stack.url}/s/mcp")).status == 200
+        before = idp.count("/jwks")
+        hand = Hand("RS256", "x")
+        aud = f"{stack.url}/s/mcp"
+        tokens = [
+            hand.token({"kid": f"no-{number}"}, iss=idp.url, aud=aud, jti=f"{number}") for number in range(25)
+        ]
+        answers = at_once(25, lambda index: call(stack, tokens[index]))
+        assert {answer.status for answer in answers} <= {401, 429}
+        assert 1 <= idp.count("/jwks") - before <= 2
+        assert call(stack, idp.token(f"{stack.url}/s/mcp")).status in (200, 429)
+
+
+def test_a_revoked_token_of_the_provider_ends_its_open_streams_on_every_worker(idp: Idp) -> None:
+    with external(idp, workers=2) as stack:
+        token = idp.token(f"{stack.url}/s/mcp")
+        bearer = f"Bearer {token}"
+        fields = {"MCP_Protocol_Version": LEGACY, "Authorization": bearer}
+        sessions = [stack.session("s", Authorization=bearer) for _ in range(6)]
+        streams = [stack.events("s", verb="GET", Mcp_Session_Id=one, **fields) for one in sessions]
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        begun = time.monotonic()
+        asked = {"jti": claims["jti"], "until": claims["exp"]}
+        assert stack.admin("/api/v1/revocations", asked).status in (200, 201, 204)
+        for stream in streams:
+            assert stream.rest() == []
+        until(lambda: all(call(stack, token).status == 401 for _ in range(8)), "the refusal")
+        assert time.monotonic() - begun < 2.0
+        assert call(stack, idp.token(f"{stack.url}/s/mcp")).status == 200
+
+
+# -- opaque tokens ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opaque(tmp_path: Path) -> Iterator[tuple[Idp, dict[str, Any]]]:
+    provider = Idp(Hand("RS256", "first"), format="opaque").start()
+    secret = tmp_path / "secret"
+    secret.write_text(GATEWAY[1])
+    secret.chmod(0o600)
+    asks = {"client_id": GATEWAY[0], "client_secret": {"file": str(secret)}, "cache_seconds": 1}
+    yield provider, asks
+    provider.stop()
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_an_opaque_token_is_asked_about_and_withdrawn_with_its_answer(
+    opaque: tuple[Idp, dict[str, Any]], era: str
+) -> None:
+    idp, asks = opaque
+    with external(idp, introspection=asks, workers=2) as stack:
+        token = idp.token(f"{stack.url}/s/mcp")
+        assert "." not in token
+        answer = call(stack, token, era)
+        assert answer.status == 200 and "result" in answer.json, answer
+        assert call(stack, idp.token(f"{stack.url}/t/mcp")).status == 401 if era == "modern" else True
+        assert call(stack, "made-up-token").status == 401 if era == "modern" else True
+        idp.revoke(token)
+        until(
+            lambda: stack.modern("s", "tools/list", Authorization=f"Bearer {token}").status == 401,
+            "the withdrawal",
+        )
+        assert token not in stack.log()
+
+
+def test_an_answer_is_kept_for_its_time_and_no_provider_means_no_leave(
+    opaque: tuple[Idp, dict[str, Any]],
+) -> None:
+    idp, asks = opaque
+    with external(idp, introspection=asks | {"cache_seconds": 60}) as stack:
+        token, other = idp.token(f"{stack.url}/s/mcp"), idp.token(f"{stack.url}/s/mcp")
+        at_once(8, lambda index: call(stack, token))
+        assert idp.count("/token/introspection") == 1
+        idp.stop()
+        assert call(stack, token).status == 200  # within its time
+        refused = call(stack, other)
+        assert (refused.status, refused.fields["retry-after"]) == (503, "1")
+        assert upstream_of(stack).hits > 0
+
+
+def test_with_the_wrong_secret_nobody_gets_in(opaque: tuple[Idp, dict[str, Any]], tmp_path: Path) -> None:
+    idp, asks = opaque
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not the secret")
+    wrong.chmod(0o600)
+    with external(idp, introspection=asks | {"client_secret": {"file": str(wrong)}}) as stack:
+        assert call(stack, idp.token(f"{stack.url}/s/mcp")).status == 503
+        assert "not the secret" not in stack.log()
+
+
+# -- a second provider, over TLS with an authority of its own -------------------------------------------------------
+
+
+class SecondIdp:
+    """Metadata and keys over TLS, by hand: Keycloak's look, Ed25519 keys, an issuer with a path."""
+
+    def __init__(self, folder: Path) -> None:
+        self.hand = Hand("EdDSA", "ed")
+        self.authority = Authority(folder)
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                documents = {
+                    "/realms/r/.well-known/openid-configuration": {
+                        "issuer": outer.issuer,
+                        "jwks_uri": outer.issuer + "/certs",
+                    },
+                    "/realms/r/certs": outer.hand.jwks(),
+                }
+                found = documents.get(self.path)
+                content = json.dumps(found).encode()
+                self.send_response(404 if found is None else 200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.socket = self.authority.server("127.0.0.1").wrap_socket(
+            self.server.socket, server_side=True
+        )
+        self.host = f"127.0.0.1:{self.server.server_address[1]}"
+        self.issuer = f"https://{self.host}/realms/r"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join(5)
+
+    def token(self, resource: str, **changes: Any) -> str:
+        claims = {
+            "client_id": ...,
+            "azp": "web",
+            "typ": "Bearer",
+            "aud": [resource, "account"],
+            "roles": ...,
+            "iss": self.issuer,
+        }
+        claims |= {"realm_access": {"roles": ["user"]}}
+        return self.hand.token({"typ": "JWT"}, now=time.time(), **(claims | changes))
+
+
+def test_two_providers_are_trusted_at_once_each_by_its_own_rules(idp: Idp, tmp_path: Path) -> None:
+    second = SecondIdp(tmp_path)
+    trust = {
+        "issuer": second.issuer,
+        "profile": "keycloak",
+        "ca_file": str(second.authority.file),
+        "clients": ["web"],
+    }
+    try:
+        with external(idp, trust, allow=(second.host,)) as stack:
+            resource = f"{stack.url}/s/mcp"
+            assert call(stack, idp.token(resource)).status == 200
+            assert call(stack, second.token(resource)).status == 200
+            for bad in (
+                second.token(resource, azp="other"),
+                second.token(resource, typ="ID"),
+                second.token(resource, iss=idp.url),  # its key is not the other's
+                second.token(f"{stack.url}/t/mcp"),
+                second.token(resource, iss="https://unknown.example"),
+            ):
+                assert call(stack, bad).status == 401
+            documents = stack.ask(
+                path="/.well-known/oauth-protected-resource/s/mcp", verb="GET", Authorization=None
+            )
+            assert documents.json["authorization_servers"] == [idp.url, second.issuer]
+    finally:
+        second.close()
+
+
+def test_a_provider_whose_certificate_does_not_hold_is_not_believed(idp: Idp, tmp_path: Path) -> None:
+    second = SecondIdp(tmp_path)
+    other = Authority(tmp_path, "another authority")
+    trust = {"issuer": second.issuer, "profile": "keycloak", "ca_file": str(other.file)}
+    try:
+        with external(idp, trust, allow=(second.host,)) as stack:
+            assert call(stack, second.token(f"{stack.url}/s/mcp")).status == 503
+            states = {one["issuer"]: one for one in issuers(stack)}
+            assert states[second.issuer]["error"]["code"] == "fetch-untrusted"
+            assert states[idp.url]["state"] == "ok"
+            assert call(stack, idp.token(f"{stack.url}/s/mcp", AGENT)).status == 200
+    finally:
+        second.close()

@@ -53,6 +53,7 @@ ADVICE = {
     "counters-": "Free memory, or lower `gateway.workers`; restart.",
     "data-dir-": "Give each Doorward a data folder of its own that only its user can read.",
     "demo-": "Look at the lines above it; `doorward doctor` looks at the machine.",
+    "doctor-": "Name a server of the settings, `mcp` or an issuer's URL; the token file holds one token.",
     "egress-": "Correct the server's `egress`.",
     "envelope": "Put the protocol version and the client's capabilities into `_meta` of each request.",
     "era-mismatch": "Send the same protocol version in the header and in `_meta`.",

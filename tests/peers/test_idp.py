@@ -342,3 +342,80 @@ def test_a_provider_whose_certificate_does_not_hold_is_not_believed(idp: Idp, tm
             assert call(stack, idp.token(f"{stack.url}/s/mcp", AGENT)).status == 200
     finally:
         second.close()
+
+
+# -- doctor oauth -------------------------------------------------------------------------------------------------
+
+
+def settings_for(folder: Path, issuers_: list[dict[str, Any]], allow: list[str]) -> Stack:
+    """A stack that is not started: the doctor needs its settings only."""
+    tables: dict[str, dict[str, Any]] = {
+        "identity": {"mode": "external", "issuers": issuers_},
+        "network": {"allow": allow},
+    }
+    stack = Stack(folder, {"s": {"url": "https://mcp.example.com/mcp"}}, tables=tables)
+    stack.write_settings()
+    return stack
+
+
+def examine(stack: Stack, target: str, token: str = "") -> tuple[int, dict[str, dict[str, Any]]]:
+    """Exit code and lines of `doorward doctor oauth` by name."""
+    words = ["doctor", "oauth", target, "--json"]
+    if token:
+        place = stack.folder / "token"
+        place.write_text(token + "\n")
+        words += ["--token-file", str(place)]
+    done = stack.command(*words)
+    assert done.stdout, done.stderr
+    assert not token or token not in done.stdout
+    return done.returncode, {line["name"]: line for line in json.loads(done.stdout)}
+
+
+def test_the_doctor_says_that_a_token_fits_and_in_one_sentence_why_not(idp: Idp, tmp_path: Path) -> None:
+    stack = settings_for(tmp_path, [{"issuer": idp.url}], [idp.host])
+    resource = f"{stack.url}/s/mcp"
+    code, lines = examine(stack, "s", idp.token(resource))
+    assert code == 0, lines
+    assert "fits: agent through agent" in lines["token"]["what"]
+    assert "usable: first (RS256)" in lines["keys"]["what"]
+    for audience, words in (
+        (resource + "/", "trailing slash"),
+        (resource.replace("127.0.0.1", "localhost"), "says localhost where this server says 127.0.0.1"),
+        (resource.replace(str(stack.port), "1"), f"has port 1, gateway.public_url has {stack.port}"),
+        (f"{stack.url}/mcp", "another endpoint"),
+    ):
+        code, lines = examine(stack, "s", idp.token(audience))
+        assert (code, lines["token"]["state"]) == (1, "fail")
+        assert words in lines["token"]["what"], lines["token"]
+    code, lines = examine(stack, idp.url + "/")
+    assert code == 1 and "the trailing slash counts" in lines["settings"]["what"]
+    code, lines = examine(stack, "s", Hand().token(iss="https://other.example", aud=resource))
+    assert code == 1 and "issuer https://other.example" in lines["token"]["what"]
+
+
+def test_the_doctor_finds_what_is_wrong_between_the_issuer_and_the_settings(idp: Idp, tmp_path: Path) -> None:
+    slash = settings_for(tmp_path, [{"issuer": idp.url + "/"}], [idp.host])
+    code, lines = examine(slash, "s")
+    assert code == 1 and "another trailing slash" in lines["metadata"]["what"]
+    curve = settings_for(tmp_path, [{"issuer": idp.url, "algorithms": ["ES256"]}], [idp.host])
+    code, lines = examine(curve, "s")
+    assert code == 1 and "none of its 1 keys can verify with ES256" in lines["keys"]["what"]
+    second = SecondIdp(tmp_path)
+    try:
+        trust = {"issuer": second.issuer, "profile": "keycloak"}
+        code, lines = examine(settings_for(tmp_path, [trust], [second.host]), "s")
+        assert code == 1 and "set ca_file" in lines["metadata"]["what"]
+        trust["ca_file"] = str(second.authority.file)
+        stack = settings_for(tmp_path, [trust], [second.host])
+        code, lines = examine(stack, "s", second.token(f"{stack.url}/s/mcp"))
+        assert code == 0, lines
+        code, lines = examine(stack, "s", second.token(f"{stack.url}/s/mcp", typ="ID"))
+        assert code == 1 and "is it an ID token" in lines["token"]["what"]
+    finally:
+        second.close()
+    curve.write_settings()
+    idp.stop()
+    code, lines = examine(curve, idp.url)
+    assert code == 1 and "cannot be reached" in lines["metadata"]["what"]
+    done = curve.command("doctor", "oauth", "nowhere")
+    assert done.returncode == 2 and "doctor-target" in done.stderr

@@ -7,13 +7,13 @@ import resource
 import socket
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, OperatorError
@@ -38,6 +38,25 @@ class Line(msgspec.Struct, frozen=True):
     about: Literal["machine", "settings"] = "machine"
 
 
+doctor_app = App(name="doctor", help="Say in plain words what is wrong with this machine or the settings.")
+doctor_app.command(
+    "doorward.cli.doctor_oauth:oauth",
+    name="oauth",
+    help="Say what does not fit between a server, its issuers and a token.",
+)
+
+
+def print_lines(lines: Sequence[Line], *, as_json: bool) -> None:
+    """One line each, or all as one document."""
+    if as_json:
+        print_json(lines)
+        return
+    for line in lines:
+        mark = paint(line.state.ljust(4), _COLOUR[line.state])
+        sys.stdout.write(f"{mark}  {line.name}: {printable(line.what)}\n")
+
+
+@doctor_app.default
 def doctor(
     *,
     as_json: Annotated[bool, Parameter(name="--json", help="One JSON document.", negative="")] = False,
@@ -45,12 +64,7 @@ def doctor(
 ) -> int:
     """Say in plain words what is wrong with this machine or the settings."""
     lines = list(_look(config))
-    if as_json:
-        print_json(lines)
-    else:
-        for line in lines:
-            mark = paint(line.state.ljust(4), _COLOUR[line.state])
-            sys.stdout.write(f"{mark}  {line.name}: {printable(line.what)}\n")
+    print_lines(lines, as_json=as_json)
     bad = {line.about for line in lines if line.state == "fail"}
     if "machine" in bad:
         return ENVIRONMENT

@@ -84,6 +84,10 @@ class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Where the roles are, dots lead inwards. Default: `roles`; `realm_access.roles` for `keycloak`."
         ),
     ] = ""
+    roles: Annotated[
+        tuple[str, ...],
+        _says("The roles that this issuer may give; empty: all. Others in its tokens count for nothing."),
+    ] = ()
     scope: Annotated[
         str,
         _says(

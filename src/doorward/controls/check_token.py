@@ -30,11 +30,13 @@ class CheckToken(Control):
     """Authenticate each request by its own token: MCP authorization, access token usage; RFC 6750, RFC 9068.
 
     Sessions, state handles and addresses prove nothing here. A token in the query is not looked at (RFC 9700
-    §4.3.2). Fails: refuses with 401, 400 for a malformed header, 403 where the scope is too small.
+    §4.3.2). Fails: refuses with 401, 400 for a malformed header, 403 where the scope is too small, 429 where an
+    address has sent too many bad tokens, 503 where an issuer must vouch and cannot be asked.
     """
 
     slug: ClassVar[str] = "check-token"
     covers: ClassVar[tuple[str, ...]] = ("M1", "M2")
+    partly: ClassVar[tuple[str, ...]] = ("S1.2", "S1.3", "S1.4")
     floor: ClassVar[bool] = True
 
     def __init__(

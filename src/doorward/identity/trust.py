@@ -75,6 +75,7 @@ class TrustedIssuer(msgspec.Struct, frozen=True):
     clients: frozenset[str] = frozenset()
     tenants: frozenset[str] = frozenset()
     roles_claim: str = "roles"
+    roles: frozenset[str] = frozenset()  # that it may give; empty: all
     scope: str = "mcp"
     ask_scope: str = "mcp"
     max_lifetime_seconds: int = 86_400
@@ -161,7 +162,7 @@ def read_foreign(
         client=client,
         audiences=audiences,
         token_id=token_id,
-        roles=roles,
+        roles=tuple(role for role in roles if not trust.roles or role in trust.roles),
         scopes=scopes,
         issued_at=times[0],
         not_before=times[1],
@@ -277,6 +278,7 @@ def trusted(given: Mapping[str, Any], resource_of: Collection[tuple[str, str]]) 
         clients=frozenset(given["clients"]),
         tenants=frozenset(given["tenants"]),
         roles_claim=given["roles_claim"] or profile.roles,
+        roles=frozenset(given["roles"]),
         scope=given["scope"],
         ask_scope=given["ask_scope"] or given["scope"],
         max_lifetime_seconds=given["max_lifetime_seconds"],

@@ -133,6 +133,9 @@ def test_roles_lie_where_the_settings_say() -> None:
     assert Desk(roles_claim="realm_access.roles").good(HAND.token(**inner)).roles == ("admin", "user")
     assert Desk(roles_claim="https://a.example/roles").good(HAND.token(**inner)).roles == ("solo",)
     assert Desk(roles_claim="no.where").good(HAND.token(**inner)).roles == ()
+    assert Desk(roles_claim="realm_access.roles", roles=frozenset({"user"})).good(
+        HAND.token(**inner)
+    ).roles == ("user",)
     assert Desk(roles_claim="realm_access").bad(HAND.token(**inner)).kind == "invalid"
 
 

@@ -245,7 +245,7 @@ class Talk:
         self.keys = KeySet.generate()
         self.journal = MemoryJournal()
         ids = EventIds()
-        self.recorder = Recorder(self.journal, b"d" * 32, "test/w0", self.clock, ids)
+        self.recorder = Recorder(self.journal, b"d" * 32, "test/w0", self.clock, ids, URL)
         self.table = SessionTable(SessionSeal(seal_key), Seat(worker, b"incarnat"), self.clock)
         self.freshness = Freshness(self.clock)
         specs = {

@@ -47,6 +47,7 @@ from doorward.gateway.sessions import Seat, SessionSeal, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
 from doorward.gateway.web import WebDoor
 from doorward.identity.foreign_judge import TokenMemory
+from doorward.identity.metadata import issuer_of
 from doorward.identity.principal import Principal
 from doorward.identity.trust import TrustedIssuer
 from doorward.settings import Settings
@@ -106,7 +107,14 @@ class DataPlane:
         await self._ledger.start()
         self._outbox = Outbox(loop, self._ledger.flush, self._failed)
         self._deadlines = Deadlines(loop)
-        self._recorder = Recorder(self._ledger, payload["digest_key"], origin, self._clock, self._ids)
+        self._recorder = Recorder(
+            self._ledger,
+            payload["digest_key"],
+            origin,
+            self._clock,
+            self._ids,
+            issuer_of(settings.gateway.public_url),
+        )
         self._counters = SharedCounters.attach(self._counters_fd, self._index)
         seal = SessionSeal(payload["session_key"])
         seat = Seat(self._index, self._incarnation)

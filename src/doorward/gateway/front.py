@@ -26,6 +26,7 @@ from doorward.gateway.relay import RelayedResponder, RelayingClient, pack, unpac
 from doorward.gateway.routes import FEDERATED
 from doorward.gateway.sessions import Seat, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
+from doorward.gateway.waiting import UNANNOUNCED_BYTES, WaitingRoom
 from doorward.gateway.web import BODY_BYTES, WebDoor
 from doorward.identity.principal import LOCAL
 from doorward.protocol import codes
@@ -79,6 +80,7 @@ class Gateway:
         self._is_ready = is_ready
         self._parks = parks
         self._web = web
+        self._waiting = WaitingRoom(clock)
         self._legacy = LegacyFace(table)
         self._modern = ModernFace()
 
@@ -96,6 +98,8 @@ class Gateway:
                 return self._refuse(head, Ruling("limit-rate", limited), address)
         if verdict is not None:
             return self._refuse(head, verdict[1], address)
+        if head.pending is not None and not self._waiting.admit(head):
+            return answers.NOT_READY
         return None
 
     def _verdict(self, head: Head) -> tuple[bool, Ruling] | None:
@@ -141,6 +145,8 @@ class Gateway:
         """See ``gateway.ports.Front``. Only POST on an endpoint has a use for a body."""
         if head.is_web:
             return BODY_BYTES if head.verb == "POST" else 0
+        if head.pending is not None and head.chunked:
+            return min(self.snapshot.body_bytes, UNANNOUNCED_BYTES)
         return self.snapshot.body_bytes if head.server is not None and head.verb == "POST" else 0
 
     def broken(self, error: Exception, address: str) -> Reply:

@@ -71,6 +71,7 @@ def test_a_token_of_the_provider_opens_its_own_server_and_no_other(idp: Idp, era
         assert answer.status == 200 and "result" in answer.json, answer
         row = until(lambda: next(iter(stack.rows(kind="call", principal="agent")), None), "the call's record")
         assert (row["principal"], row["client"], row["verdict"]) == ("agent", "agent", "allow")
+        assert row["issuer"] == idp.url
         hits = upstream_of(stack).hits
         for wrong in (
             idp.token(f"{stack.url}/t/mcp"),
@@ -181,6 +182,38 @@ def test_a_revoked_token_of_the_provider_ends_its_open_streams_on_every_worker(i
         until(lambda: all(call(stack, token).status == 401 for _ in range(8)), "the refusal")
         assert time.monotonic() - begun < 2.0
         assert call(stack, idp.token(f"{stack.url}/s/mcp")).status == 200
+
+
+def test_a_trust_that_is_narrowed_while_serving_ends_what_it_let_in(idp: Idp) -> None:
+    with external(idp, workers=2) as stack:
+        token = idp.token(f"{stack.url}/s/mcp")
+        bearer = f"Bearer {token}"
+        session = stack.session("s", Authorization=bearer)
+        stream = stack.events(
+            "s", verb="GET", Mcp_Session_Id=session, MCP_Protocol_Version=LEGACY, Authorization=bearer
+        )
+        narrowed = {"mode": "external", "issuers": [{"issuer": idp.url, "clients": ["somebody-else"]}]}
+        stack.write_settings(stack.settings_text(identity=narrowed))
+        assert stream.rest() == []
+        until(lambda: all(call(stack, token).status == 401 for _ in range(6)), "the refusal")
+        stack.write_settings()
+        until(lambda: all(call(stack, token).status == 200 for _ in range(6)), "the way back")
+
+
+def test_a_flood_of_forged_tokens_is_answered_429_and_leaves_others_alone(idp: Idp) -> None:
+    with external(idp) as stack:
+        good = idp.token(f"{stack.url}/s/mcp")
+        assert call(stack, good).status == 200
+        forger = Hand("RS256", "first")
+        now = time.time()
+        aud = f"{stack.url}/s/mcp"
+        tokens = [forger.token(now=now, iss=idp.url, aud=aud, jti=f"f-{number}") for number in range(60)]
+        statuses = [call(stack, token).status for token in tokens]
+        assert statuses[0] == 401 and 429 in statuses and set(statuses) == {401, 429}
+        assert call(stack, good).status == 200
+        refused = call(stack, forger.token(now=now, iss=idp.url, aud=aud, jti="more"))
+        assert refused.status in (401, 429)
+        assert refused.status == 401 or refused.fields["retry-after"] == "1"
 
 
 # -- opaque tokens ------------------------------------------------------------------------------------------------

@@ -426,6 +426,19 @@ def test_the_doctor_says_that_a_token_fits_and_in_one_sentence_why_not(idp: Idp,
     assert code == 1 and "issuer https://other.example" in lines["token"]["what"]
 
 
+def test_the_doctor_sees_what_clients_see(idp: Idp, tmp_path: Path) -> None:
+    with external(idp) as stack:
+        code, lines = examine(stack, "s", idp.token(f"{stack.url}/s/mcp"))
+        assert code == 0 and lines["published"]["what"] == f"clients are sent to {idp.url}", lines
+        elsewhere = settings_for(tmp_path, [{"issuer": idp.url}], [idp.host])
+        code, lines = examine(elsewhere, "s")
+        assert code == 0 and lines["published"]["state"] == "warn"
+        other = upstream_of(stack).url.removesuffix("/mcp")
+        elsewhere.write_settings(elsewhere.settings_text(gateway={"public_url": other}))
+        code, lines = examine(elsewhere, "s")
+        assert code == 1 and "without a challenge" in lines["published"]["what"]
+
+
 def test_the_doctor_finds_what_is_wrong_between_the_issuer_and_the_settings(idp: Idp, tmp_path: Path) -> None:
     slash = settings_for(tmp_path, [{"issuer": idp.url + "/"}], [idp.host])
     code, lines = examine(slash, "s")

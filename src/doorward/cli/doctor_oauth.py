@@ -12,17 +12,22 @@ from cyclopts import Parameter
 
 from doorward.adapters.guarded_http import GuardedHttp
 from doorward.adapters.issuer_client import IssuerClient
+from doorward.adapters.key_files import load_or_create_keys
 from doorward.app.trust import trusts_of
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, OperatorError
 from doorward.cli.doctor import Line, print_lines
+from doorward.cli.doctor_published import published
 from doorward.cli.main import FINDING, FINE
 from doorward.identity import metadata
 from doorward.identity.bearer import Pending, TokenRefusal
 from doorward.identity.foreign_judge import ForeignJudge, KnownKeys, Lease
 from doorward.identity.foreign_keys import foreign_keys
+from doorward.identity.principal import Principal
 from doorward.identity.token_advice import read_unverified, scope_advice, token_advice
+from doorward.identity.tokens import TokenJudge
 from doorward.identity.trust import TrustedIssuer, trusted
+from doorward.settings_common import OPEN_PROFILES
 from doorward.settings_identity import IssuerSettings
 from doorward.settings_issuers import rules_of
 
@@ -72,6 +77,8 @@ async def _walk(settings: Settings, target: str, token: str) -> list[Line]:
         )
     resource = metadata.resource_of(settings.gateway.public_url, server)
     lines = [Line("resource", "ok", f"tokens for {server} are for {resource}", "settings")]
+    if not is_issuer and settings.identity.mode != "off":
+        lines.append(await published(settings, server))
     given = [one for one in settings.identity.issuers if not is_issuer or one.issuer == target]
     if is_issuer and not given:
         near = next(
@@ -90,7 +97,9 @@ async def _walk(settings: Settings, target: str, token: str) -> list[Line]:
         lines.append(
             Line("settings", "ok", f"identity.mode is {mode}: no other issuer is trusted", "settings")
         )
-        if token:
+        if token and mode != "off":
+            lines.append(_judge_own(settings, token, resource))
+        elif token:
             lines.append(
                 Line(
                     "token",
@@ -113,6 +122,34 @@ async def _walk(settings: Settings, target: str, token: str) -> list[Line]:
     if token and len(given) > 1 and not any(_is_from(token, one) for one in given):
         lines.append(Line("token", "fail", f"{_stranger(token)}.", "settings"))
     return lines
+
+
+def _judge_own(settings: Settings, token: str, resource: str) -> Line:
+    """A token of Doorward itself, by the keys in the data folder."""
+    clock = SystemClock()
+    read = read_unverified(token)
+    if isinstance(read, str):
+        return Line("token", "fail", f"{read}.", "settings")
+    folder = Path(settings.gateway.data_dir)
+    if not (folder / "keys").is_dir():
+        return Line(
+            "token", "fail", "there are no keys in the data folder yet: no token is good.", "settings"
+        )
+    issuer = metadata.issuer_of(settings.gateway.public_url)
+    judge = TokenJudge(
+        load_or_create_keys(folder).jwks(),
+        issuer,
+        clock,
+        users={user.name: user.roles for user in settings.identity.users},
+        accepts_created=settings.gateway.profile in OPEN_PROFILES,
+    )
+    found = judge.judge(f"Bearer {token}", resource)
+    if isinstance(found, TokenRefusal):
+        trust = TrustedIssuer(issuer, algorithms=("ES256",))
+        return Line(
+            "token", "fail", token_advice(found, *read, trust, resource, clock.now()) + ".", "settings"
+        )
+    return _fits(found, clock.now())
 
 
 def _is_from(token: str, issuer: IssuerSettings) -> bool:
@@ -235,9 +272,12 @@ def _judge(token: str, trust: TrustedIssuer, keys: dict[str, KnownKeys], resourc
     principal = found.principal if isinstance(found, Lease) else found
     if metadata.SCOPE not in principal.scopes:
         return Line("token", "fail", scope_advice(principal.scopes, trust) + ".", "settings")
+    return _fits(principal, clock.now())
+
+
+def _fits(principal: Principal, now: float) -> Line:
     roles = ", ".join(principal.roles) or "none: no server is open to it by roles"
-    left = int(principal.expires_at - clock.now())
-    what = f"fits: {principal.subject} through {principal.client}, roles {roles}, {left} seconds left"
+    what = f"fits: {principal.subject} through {principal.client}, roles {roles}, {int(principal.expires_at - now)} seconds left"
     return Line("token", "ok" if principal.roles else "warn", what, "settings")
 
 

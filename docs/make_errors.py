@@ -99,6 +99,7 @@ ADVICE = {
     "upstream-start": "See the log for the server's last words; try the command with `doorward doctor`.",
     "upstream-too-many": "End sessions, or wait until idle processes end.",
     "vkey-": "Give the key as `name+id+key`, as `ledger-state/ledger.vkey` in the data folder has it.",
+    "withdrawals-": "Remove the subjects at their issuer; entries go by themselves when no token can be older.",
     "worker-": "The log says why; `doorward doctor` looks at the machine.",
 }
 

@@ -118,6 +118,13 @@ class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True):
             "How long ago a person may have signed in (RFC 9470); 0: does not matter.", ge=0, le=31_536_000
         ),
     ] = 0
+    events_audience: Annotated[
+        str,
+        _says(
+            "Takes its security events (CAEP, RISC by RFC 8935) at `/oauth/events` that are for this audience; empty: none.",
+            max_length=1024,
+        ),
+    ] = ""
     introspection: Annotated[
         IntrospectionSettings | None,
         _says("How its tokens that are no JWTs are asked about; at most one issuer has it."),

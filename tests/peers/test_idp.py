@@ -184,6 +184,73 @@ def test_a_revoked_token_of_the_provider_ends_its_open_streams_on_every_worker(i
         assert call(stack, idp.token(f"{stack.url}/s/mcp")).status == 200
 
 
+def event(idp: Idp, hand: Hand, audience: str, subject: str = "agent", **changes: Any) -> str:
+    """A CAEP event of the provider: a session was revoked."""
+    kind = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
+    claims = {"iss": idp.url, "aud": audience, "iat": int(time.time()), "jti": f"e-{time.monotonic_ns()}"}
+    claims |= {
+        "sub_id": {"format": "iss_sub", "iss": idp.url, "sub": subject},
+        "events": {kind: {}},
+    } | changes
+    header = {"typ": "secevent+jwt", "alg": hand.algorithm, "kid": hand.kid}
+    return hand.sign(header, json.dumps(claims).encode())
+
+
+def tell(stack: Stack, token: str) -> Answer:
+    fields = {"Content_Type": "application/secevent+jwt", "Authorization": None}
+    return stack.ask(body=token.encode(), path="/oauth/events", **fields)
+
+
+def test_a_security_event_of_the_provider_ends_what_its_subject_has_open(idp: Idp) -> None:
+    audience = "https://gateway.test/events"
+    hand = idp.keys[0]
+    with external(idp, workers=2, events_audience=audience) as stack:
+        token = idp.token(f"{stack.url}/s/mcp")
+        bearer = f"Bearer {token}"
+        session = stack.session("s", Authorization=bearer)
+        stream = stack.events(
+            "s", verb="GET", Mcp_Session_Id=session, MCP_Protocol_Version=LEGACY, Authorization=bearer
+        )
+        for wrong in (
+            event(idp, hand, "https://other.test"),
+            event(idp, Hand("RS256", "first"), audience),
+            token,
+        ):
+            assert tell(stack, wrong).status == 400
+        assert tell(stack, event(idp, hand, audience, "somebody-else")).status == 202
+        assert call(stack, token).status == 200
+        said = event(idp, hand, audience)
+        begun = time.monotonic()
+        assert tell(stack, said).status == 202
+        assert stream.rest() == []
+        until(lambda: all(call(stack, token).status == 401 for _ in range(8)), "the refusal")
+        assert time.monotonic() - begun < 2.0
+        before = {one["subject"]: one["before"] for one in stack.admin("/api/v1/withdrawals").json}
+
+        def fresh() -> bool:  # a token from the next second counts
+            return call(stack, idp.token(f"{stack.url}/s/mcp")).status == 200
+
+        until(fresh, "a token from after the event")
+        assert tell(stack, said).status == 202  # sent again, it moves nothing
+        assert {one["subject"]: one["before"] for one in stack.admin("/api/v1/withdrawals").json} == before
+        stack.stop()
+        stack.start()
+        assert call(stack, token).status == 401
+
+
+def test_an_operator_withdraws_a_subject_of_an_issuer(idp: Idp) -> None:
+    with external(idp) as stack:
+        token = idp.token(f"{stack.url}/s/mcp")
+        assert call(stack, token).status == 200
+        assert tell(stack, "x").status == 404  # nobody may send events here
+        assert (
+            stack.admin("/api/v1/withdrawals", {"issuer": "https://x.test", "subject": "agent"}).status == 404
+        )
+        assert stack.admin("/api/v1/withdrawals", {"issuer": idp.url, "subject": "agent"}).status == 200
+        until(lambda: call(stack, token).status == 401, "the refusal")
+        assert [row for row in stack.rows(kind="admin") if row["method"] == "subject-withdrawn"]
+
+
 def test_a_trust_that_is_narrowed_while_serving_ends_what_it_let_in(idp: Idp) -> None:
     with external(idp, workers=2) as stack:
         token = idp.token(f"{stack.url}/s/mcp")

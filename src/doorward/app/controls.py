@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from doorward.app.trust import keys_of, scopes_of, trusts_of
+from doorward.app.trust import keys_of, scopes_of, trusts_of, withdrawn_of
 from doorward.base.clock import Clock
 from doorward.controls.ask_policy import AskPolicy
 from doorward.controls.check_head import CheckHead
@@ -48,7 +48,15 @@ def _judge(
         return None
     if settings.identity.mode == "external":
         keys = keys_of(payload)
-        return ForeignJudge(trusts_of(settings), keys, clock, payload["revoked"], memory=memory, ask=ask)
+        return ForeignJudge(
+            trusts_of(settings),
+            keys,
+            clock,
+            payload["revoked"],
+            withdrawn=withdrawn_of(payload),
+            memory=memory,
+            ask=ask,
+        )
     return TokenJudge(
         payload["jwks"],
         issuer_of(settings.gateway.public_url),

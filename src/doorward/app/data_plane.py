@@ -24,7 +24,7 @@ from doorward.adapters.shared_counters import SharedCounters
 from doorward.adapters.stdio_link import StdioUpstream
 from doorward.app.controls import build_controls, build_policy
 from doorward.app.documents import documents_of
-from doorward.app.trust import trusts_of
+from doorward.app.trust import trusts_of, withdrawn_of
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, StoreError
 from doorward.base.ids import EventIds
@@ -84,6 +84,7 @@ class DataPlane:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._tokens = TokenMemory(self._clock)
         self._trusts: dict[str, TrustedIssuer] = {}
+        self._withdrawn: dict[tuple[str, str], float] = {}
         self._accounts: dict[str, frozenset[str]] = {}
         self._limits: LimitRate | None = None
         self._placed: list[Placed] = []
@@ -121,7 +122,7 @@ class DataPlane:
         self.table = SessionTable(seal, seat, self._clock)
         self._parks = ParkSeal(payload["session_key"], seat)
         snapshot = self._build(payload, settings)
-        self._access_check(settings, snapshot.desk)
+        self._access_check(payload, settings, snapshot.desk)
         self.gateway = Gateway(
             snapshot=snapshot,
             table=self.table,
@@ -202,7 +203,7 @@ class DataPlane:
         self._listener.forget_heads()
         self.table.settings_changed()
         revoked = frozenset(payload["revoked"])
-        lost = self._access_check(settings, snapshot.desk)
+        lost = self._access_check(payload, settings, snapshot.desk)
         self.table.drop_where(
             # What a session has with a server that changed or went cannot be carried over: its client begins anew.
             lambda session: (
@@ -219,17 +220,22 @@ class DataPlane:
             elif lost(call.principal, getattr(exchange.link, "servers", (call.server,))):
                 exchange.stop("The access of this caller has changed.")
 
-    def _access_check(self, settings: Settings, desk: Desk) -> Callable[[Principal, Iterable[str]], bool]:
+    def _access_check(
+        self, payload: dict[str, Any], settings: Settings, desk: Desk
+    ) -> Callable[[Principal, Iterable[str]], bool]:
         """Who may no longer hear what a server says on streams that were opened before these settings."""
         before = self._accounts
         self._accounts = {user.name: frozenset(user.roles) for user in settings.identity.users}
         # Their roles are as their token was judged then: the next request finds out what they are now.
         changed = {name for name, roles in before.items() if self._accounts.get(name) != roles}
         trusted, self._trusts = self._trusts, {one.issuer: one for one in trusts_of(settings)}
+        earlier, self._withdrawn = self._withdrawn, withdrawn_of(payload)
+        left = {who for who, before in self._withdrawn.items() if earlier.get(who) != before}
         moved = {name for name, trust in trusted.items() if self._trusts.get(name) != trust}
         return lambda who, servers: (
             who.subject in changed
             or who.issuer in moved
+            or (who.issuer, who.subject) in left
             or not all(desk.may_use_server(who, name) for name in servers)
         )
 

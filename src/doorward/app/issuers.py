@@ -102,7 +102,8 @@ class Issuers(Office):
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Take up what is kept, and wait a little for what is not."""
+        """Take up what is kept, and wait a little for what is not. Raises: OperatorError for files that cannot be read."""
+        await asyncio.to_thread(self.judge, self.supervisor.loaded)
         self.renew()
         rows = await asyncio.to_thread(self.supervisor.ready_state().all_kept, _SPACE, time.time())
         for issuer, row in rows.items():
@@ -175,12 +176,19 @@ class Issuers(Office):
         """See ``Office.asks``."""
         return {"issuer-key": self._find_key, "issuer-introspect": self._introspect}
 
+    def keys(self, issuer: str) -> list[dict[str, Any]]:
+        """The keys of an issuer that count now."""
+        known = self._known.get(issuer)
+        return known.kept.keys if known is not None and time.time() < known.until else []
+
     async def _find_key(self, index: int, payload: Any) -> str:
-        """Whether an issuer has a key of this name: known, unknown or down. New keys reach the worker first, in a snapshot."""
-        known = self._known.get(str(payload["issuer"]))
+        return await self.find(str(payload["issuer"]), str(payload["kid"]))
+
+    async def find(self, issuer: str, kid: str) -> str:
+        """Whether an issuer has a key of this name: known, unknown or down. New keys reach workers first, in a snapshot."""
+        known = self._known.get(issuer)
         if known is None:
             return "unknown"
-        kid = str(payload["kid"])
         if kid not in known.kids():
             # SECURITY: callers choose kids, so they must not choose how often an issuer is asked: all who come before the
             # next turn wait for it together.

@@ -11,7 +11,8 @@ from doorward.identity.metadata import FEDERATED, SCOPE, resource_of
 from doorward.identity.trust import TrustedIssuer, trusted
 from doorward.settings import Settings
 
-PAPER = "issuers"  # the office's name, under which the keys lie in a snapshot
+PAPER = "issuers"  # names of the offices, under which their papers lie in a snapshot
+WITHDRAWN = "withdrawn"
 
 
 def trusts_of(settings: Settings) -> list[TrustedIssuer]:
@@ -37,3 +38,9 @@ def keys_of(payload: dict[str, Any]) -> dict[str, KnownKeys]:
         issuer: KnownKeys(jwks={"keys": one["keys"]}, until=float(one["until"]))
         for issuer, one in paper.items()
     }
+
+
+def withdrawn_of(payload: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """Subjects whose tokens from before a moment count for nothing, by issuer and subject."""
+    paper = (payload.get("papers") or {}).get(WITHDRAWN) or []
+    return {(str(issuer), str(subject)): float(before) for issuer, subject, before in paper}

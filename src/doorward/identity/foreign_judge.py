@@ -67,6 +67,7 @@ class TokenMemory:
         ] = {}  # (issuer, kid) -> (until, could not be asked)
         self.waiting: dict[object, list[Callable[[], None]]] = {}
         self.signature_checks = 0
+        self.trust_number = 0  # grows with each change of trust
         self._trusts: dict[str, TrustedIssuer] = {}
         self._keys: dict[str, dict[str, Any]] = {}
 
@@ -74,6 +75,7 @@ class TokenMemory:
         """Forget judgements that other keys or another trust were the reason for."""
         sets = {issuer: one.jwks for issuer, one in keys.items()}
         if self._trusts != trusts:
+            self.trust_number += 1
             self.answers.clear()
         if self._trusts != trusts or self._keys != sets:
             # SECURITY: a token of a withdrawn key must not live on in memory, nor one be refused whose key came later.
@@ -95,12 +97,16 @@ class ForeignJudge:
         clock: Clock,
         revoked: Collection[str] = (),
         *,
+        withdrawn: Mapping[tuple[str, str], float] | None = None,
         memory: TokenMemory | None = None,
         ask: Ask | None = None,
     ) -> None:
         self._trusts = {trust.issuer: trust for trust in trusts}
         self._clock = clock
         self._revoked = frozenset(revoked)
+        self._withdrawn = (
+            withdrawn or {}
+        )  # (issuer, subject) -> tokens from before this moment count for nothing
         self._memory = memory or TokenMemory(clock)
         self._ask = ask
         self._until = {issuer: one.until for issuer, one in keys.items()}
@@ -237,14 +243,18 @@ class ForeignJudge:
         memory.waiting[key] = [then]
         memory.budget.charge(address)
 
+        trust_then = memory.trust_number
+
         def answered(found: Any) -> None:
-            is_good = (
-                self._take_key(key, found)
-                if key[0] == "key"
-                else self._take_answer(key[1], payload["issuer"], found)
-            )
-            if is_good:
-                memory.budget.charge(address, -1.0)
+            # SECURITY: an answer is read by the trust of the question; where that has changed since, it is asked anew.
+            if memory.trust_number == trust_then:
+                is_good = (
+                    self._take_key(key, found)
+                    if key[0] == "key"
+                    else self._take_answer(key[1], payload["issuer"], found)
+                )
+                if is_good:
+                    memory.budget.charge(address, -1.0)
             for one in memory.waiting.pop(key):
                 one()
 
@@ -271,7 +281,8 @@ class ForeignJudge:
         elif claims.get("active") is not True:
             answer = _Answer(None, "the issuer says that it is not active", now + REFUSED_SECONDS)
         else:
-            read = self._read_answer(claims, trust, _name_of(digest))
+            # One that does not say when it was issued counts as issued now: it is active now.
+            read = self._read_answer({"iat": int(now), **claims}, trust, _name_of(digest))
             if isinstance(read, str):
                 answer = _Answer(None, read, now + REFUSED_SECONDS)
             else:
@@ -303,6 +314,8 @@ class ForeignJudge:
             return invalid("issued for another resource")
         if claims.token_id in self._revoked:
             return invalid("revoked")
+        if claims.issued_at < self._withdrawn.get((claims.issuer, claims.subject), 0.0):
+            return invalid("withdrawn with its subject")
         if trust.max_age_seconds:
             fresh_until = claims.signed_in_at + trust.max_age_seconds
             if now >= fresh_until:

@@ -119,11 +119,10 @@ def read_foreign(
 ) -> ForeignClaims | str:
     """The claims of a token that its issuer has vouched for, or why it is refused.
 
-    ``fallback_id`` names a token that has no id of its own. An introspection answer has no lifetime bound where it does
-    not say when the token was issued, and none of the marks of a JWT.
+    ``fallback_id`` names a token that has no id of its own. An introspection answer has none of the marks of a JWT.
     """
     profile = PROFILES[trust.profile]
-    times = _read_times(claims, trust, is_introspected=is_introspected)
+    times = _read_times(claims, trust)
     if isinstance(times, str):
         return times
     if "cnf" in claims:
@@ -190,14 +189,12 @@ def is_name(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= NAME_CHARS and value.isprintable()
 
 
-def _read_times(
-    claims: Mapping[str, Any], trust: TrustedIssuer, *, is_introspected: bool
-) -> tuple[float, float, float] | str:
-    issued_at = moment(claims.get("iat", 0 if is_introspected else None))
+def _read_times(claims: Mapping[str, Any], trust: TrustedIssuer) -> tuple[float, float, float] | str:
+    issued_at = moment(claims.get("iat"))
     not_before, expires_at = moment(claims.get("nbf", 0)), moment(claims.get("exp"))
     if issued_at is None or not_before is None or expires_at is None:
         return "iat, nbf or exp is not a point in time"
-    if "iat" in claims and not 0 < expires_at - issued_at <= trust.max_lifetime_seconds:
+    if not 0 < expires_at - issued_at <= trust.max_lifetime_seconds:
         return "lifetime not allowed"
     return issued_at, not_before, expires_at
 

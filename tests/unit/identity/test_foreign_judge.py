@@ -297,6 +297,34 @@ def test_the_same_keys_again_keep_what_is_known() -> None:
     assert desk.bad(token).reason == "revoked"
 
 
+def test_a_withdrawn_subject_needs_a_token_from_after_the_withdrawal() -> None:
+    desk = Desk()
+    keys = {ISSUER: KnownKeys(HAND.jwks(), FAR)}
+    desk.clock.advance(60)
+    moment = desk.clock.now()
+    gone = {(ISSUER, "alice"): moment}
+    desk.judge = ForeignJudge(desk.trusts, keys, desk.clock, withdrawn=gone, memory=desk.memory)
+    assert desk.bad(HAND.token()).reason == "withdrawn with its subject"
+    assert desk.good(HAND.token(sub="bob")).subject == "bob"
+    assert desk.good(HAND.token(now=moment)).subject == "alice"
+    desk.judge = ForeignJudge(
+        desk.trusts, keys, desk.clock, withdrawn={("https://other.test", "alice"): moment}, memory=desk.memory
+    )
+    assert desk.good(HAND.token()).subject == "alice"
+
+
+def test_an_answer_to_a_question_of_an_earlier_trust_does_not_count() -> None:
+    desk = Desk(introspection=Introspected())
+    found = desk.ask("opaque")
+    found.begin(lambda: None)
+    desk.trusts = [TrustedIssuer(ISSUER, introspection=Introspected(), clients=frozenset({"other"}))]
+    desk.renew(HAND)
+    desk.asked.answer(msgspec.json.encode(SAID))
+    assert isinstance(desk.ask("opaque"), Pending)
+    settle(desk, "opaque", SAID)
+    assert desk.bad("opaque").reason == "client not allowed"
+
+
 def test_a_changed_trust_forgets_what_the_old_one_took() -> None:
     desk = Desk()
     token = HAND.token()

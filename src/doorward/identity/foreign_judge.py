@@ -61,10 +61,10 @@ class TokenMemory:
         self.budget = CheckBudget(clock)
         self.good: dict[bytes, ForeignClaims] = {}
         self.bad: dict[bytes, TokenRefusal] = {}
-        self.answers: dict[bytes, _Answer] = {}
-        self.unknown: dict[
-            tuple[str, str], tuple[float, bool]
-        ] = {}  # (issuer, kid) -> (until, could not be asked)
+        self.answers: dict[bytes, _Answer] = {}  # that vouched for a token
+        self.denials: dict[bytes, _Answer] = {}  # apart, so that garbage drives out no good answer
+        # (issuer, kid) -> (until, could not be asked)
+        self.unknown: dict[tuple[str, str], tuple[float, bool]] = {}
         self.waiting: dict[object, list[Callable[[], None]]] = {}
         self.signature_checks = 0
         self.trust_number = 0  # grows with each change of trust
@@ -77,6 +77,7 @@ class TokenMemory:
         if self._trusts != trusts:
             self.trust_number += 1
             self.answers.clear()
+            self.denials.clear()
         if self._trusts != trusts or self._keys != sets:
             # SECURITY: a token of a withdrawn key must not live on in memory, nor one be refused whose key came later.
             self.good.clear()
@@ -104,9 +105,8 @@ class ForeignJudge:
         self._trusts = {trust.issuer: trust for trust in trusts}
         self._clock = clock
         self._revoked = frozenset(revoked)
-        self._withdrawn = (
-            withdrawn or {}
-        )  # (issuer, subject) -> tokens from before this moment count for nothing
+        # (issuer, subject) -> tokens from before this moment count for nothing
+        self._withdrawn = withdrawn or {}
         self._memory = memory or TokenMemory(clock)
         self._ask = ask
         self._until = {issuer: one.until for issuer, one in keys.items()}
@@ -136,7 +136,7 @@ class ForeignJudge:
         if good is not None:
             memory.good[digest] = good  # most recently used last
             return self._admit(good, resource, self._until.get(good.issuer, 0.0))
-        answer = memory.answers.get(digest)
+        answer = memory.answers.get(digest) or memory.denials.get(digest)
         if answer is not None and now < answer.until:
             return self._by_answer(answer, resource)
         bad = memory.bad.get(digest)
@@ -287,7 +287,10 @@ class ForeignJudge:
                 answer = _Answer(None, read, now + REFUSED_SECONDS)
             else:
                 answer = _Answer(read, "", now + max(1.0, trust.introspection.cache_seconds))
-        remember(self._memory.answers, digest, answer)
+        memory = self._memory
+        memory.answers.pop(digest, None)
+        memory.denials.pop(digest, None)
+        remember(memory.denials if answer.claims is None else memory.answers, digest, answer)
         return answer.claims is not None
 
     @staticmethod

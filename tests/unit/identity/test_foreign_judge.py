@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.identity.foreign_kit import HOUR, ISSUER, NOW, RESOURCE, Hand, claims_at
 
 from doorward.base.clock import FakeClock
-from doorward.identity.bearer import Pending, TokenRefusal
+from doorward.identity.bearer import REMEMBERED_COUNT, Pending, TokenRefusal
 from doorward.identity.budget import ADDRESSES_COUNT, FAILURES_AT_ONCE, CheckBudget
 from doorward.identity.foreign_judge import (
     DOWN_SECONDS,
@@ -477,6 +477,22 @@ def test_a_flood_of_opaque_tokens_asks_no_more_than_its_budget() -> None:
         assert isinstance(found, Pending)
         found.begin(lambda: None)
         desk.asked.answer(msgspec.json.encode(SAID))
+
+
+def test_garbage_drives_out_no_good_answer_and_no_good_token() -> None:
+    desk = Desk(introspection=Introspected(300.0))
+    known = HAND.token()
+    desk.good(known)
+    settle(desk, "opaque", SAID)
+    for number in range(REMEMBERED_COUNT + 10):
+        found = desk.judge.judge(f"Bearer g{number}", RESOURCE, f"{number}")
+        assert isinstance(found, Pending)
+        found.begin(lambda: None)
+        desk.asked.answer(b'{"active":false}')
+    assert len(desk.memory.denials) == REMEMBERED_COUNT
+    before = desk.judge.signature_checks
+    assert (desk.good("opaque").subject, desk.good(known).subject) == ("bob", "alice")
+    assert desk.asked.questions == [] and desk.judge.signature_checks == before
 
 
 def test_the_budget_counts_networks_and_forgets_the_oldest() -> None:

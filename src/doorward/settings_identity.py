@@ -70,7 +70,9 @@ class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: Annotated[
         str, _says("The only certificate authorities (PEM) that it may have its certificate from.")
     ] = ""
-    algorithms: Annotated[tuple[Algorithm, ...], _says("How its tokens may be signed.")] = ALGORITHMS
+    algorithms: Annotated[
+        tuple[Algorithm, ...], _says("How its tokens may be signed; by default in each of these ways.")
+    ] = ALGORITHMS
     clients: Annotated[
         tuple[str, ...], _says("The OAuth clients whose tokens are taken; empty: all of this issuer.")
     ] = ()

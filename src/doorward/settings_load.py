@@ -185,7 +185,7 @@ class Reader:
         """One value by its type."""
         plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         options = get_args(plain) if get_origin(plain) in (Union, types.UnionType) else ()
-        if SecretReference in options:
+        if plain is SecretReference or SecretReference in options:
             return self._secret(value, path, allows_text=str in options)
         structs = [one for one in options if isinstance(one, type) and issubclass(one, msgspec.Struct)]
         if structs:

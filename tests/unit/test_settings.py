@@ -29,6 +29,7 @@ from doorward.settings import (
 )
 from doorward.settings_load import find_file, load_bytes, policy_texts, resolve
 from doorward.settings_rules import LAB_MARK
+from doorward.settings_words import FOREIGN_SENTENCES
 
 HOME = Path(__file__).resolve().parents[2]
 FILE = Path("/srv/doorward/doorward.toml")
@@ -152,7 +153,7 @@ REFUSED = [
     (ISSUER + "issuer = 'https://a.example'\nmax_lifetime_seconds = 999999", "settings-invalid", ["line 5"]),
     (ISSUER + "issuer = 'https://a.example'\nprofile = 'entraid'", "settings-invalid", ["line 5", "entra"]),
     (ISSUER + "issuer = 'https://a.example'\n[[identity.issuers]]\nissuer = 'https://a.example'", "settings-invalid", ["line 6", "above"]),
-    (ISSUER + "issuer = 'https://a.example'\nintrospection = { client_id = 'x', client_secret = 'y' }", "settings-invalid", ["line 5"]),
+    (ISSUER + "issuer = 'https://a.example'\nintrospection = { client_id = 'x', client_secret = 'hunter2' }", "settings-invalid", ["line 5", "{ file = "]),
     (ISSUER + "issuer = 'https://a.example'\nintrospection = { client_id = 'x' }", "settings-invalid", ["line 5", "client_secret"]),
     (ISSUER + "issuer = 'https://a.example'\n[[identity.users]]\nname = 'alice'", "settings-invalid", ["users", "embedded"]),
     ("identity.mode = 'off'\n[gateway]\nlisten = '192.0.2.1:80'\npublic_url = 'https://h'", "settings-floor", ["line 1", "identity.mode"]),
@@ -285,7 +286,10 @@ def test_every_setting_has_a_sentence():
         SERVER + "files = [{ path = 'a' }]\nenv = { K = 'v' }\n[limits.address]\n[limits.tool.'a/b.c']\n"
         "[[identity.users]]\nname = 'x'\n"
     )
-    for key in flatten(settings):
+    external = read(ISSUER + "issuer = 'https://a.example'\naudiences = { mcp = 'x' }\nclients = ['a']")
+    for key in [*flatten(settings), *flatten(external)]:
+        if general_key(key) in FOREIGN_SENTENCES:
+            continue
         assert general_key(key) in known or general_key(key).endswith("files"), key
 
 

@@ -227,6 +227,11 @@ def _secrets(settings: Settings) -> Iterator[Line]:
             if isinstance(value, SecretReference):
                 yield _tried(f"secret of servers.{name}.{key}", "found", partial(resolve, value))
 
+    for index, one in enumerate(settings.identity.issuers):
+        if one.introspection is not None:
+            where = f"identity.issuers[{index}].introspection.client_secret"
+            yield _tried(f"secret of {where}", "found", partial(resolve, one.introspection.client_secret))
+
 
 def _packages(settings: Settings, data_dir: Path) -> Iterator[Line]:
     from doorward.adapters.packages import Packages

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from doorward.app.trust import keys_of, scopes_of, trusts_of, withdrawn_of
 from doorward.base.clock import Clock
 from doorward.controls.ask_policy import AskPolicy
+from doorward.controls.bind_session import BindSession
 from doorward.controls.check_head import CheckHead
 from doorward.controls.check_origin import CheckOrigin, allowed_hosts, allowed_origins
 from doorward.controls.check_shape import CheckShape
@@ -15,7 +16,10 @@ from doorward.controls.check_token import CheckToken
 from doorward.controls.control import Control, Mode
 from doorward.controls.gate_server_requests import GateServerRequests
 from doorward.controls.limit_rate import Counters, Limit, LimitRate, Limits
+from doorward.controls.match_pin import MatchPin, Pins
 from doorward.controls.order import ORDER
+from doorward.controls.scope_cache import ScopeCache
+from doorward.controls.seal_state import SealState
 from doorward.gateway.pipeline import Placed
 from doorward.identity.foreign_judge import Ask, ForeignJudge, TokenMemory
 from doorward.identity.metadata import issuer_of
@@ -90,6 +94,7 @@ def build_controls(
     policy: PolicyEngine,
     counters: Counters,
     clock: Clock,
+    pins: Pins,
     *,
     memory: TokenMemory | None = None,
     ask: Ask | None = None,
@@ -110,11 +115,15 @@ def build_controls(
         ),
         CheckToken: CheckToken(judge, gateway.public_url, " ".join(scopes_of(settings))),
         CheckHead: CheckHead(settings.limits.body_bytes),
+        BindSession: BindSession(),
         CheckShape: CheckShape(),
         LimitRate: limits,
         AskPolicy: AskPolicy(policy),
+        MatchPin: MatchPin(pins, {name: spec.trust for name, spec in settings.servers.items()}),
+        SealState: SealState(),
         GateServerRequests: GateServerRequests(
             {name: spec.allow_requests for name, spec in settings.servers.items()}
         ),
+        ScopeCache: ScopeCache(),
     }
     return [Placed(made[kind], mode_of(settings, kind.slug)) for kind in ORDER], limits

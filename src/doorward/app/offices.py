@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from doorward.app.definitions import Definitions
 from doorward.app.issuers import Issuers
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
@@ -31,6 +32,7 @@ def offices_of(supervisor: Supervisor) -> list[Office]:
         Notary(supervisor),
         issuers,
         Withdrawals(supervisor, issuers),
+        Definitions(supervisor),
     ]
 
 

@@ -34,6 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doorward.cli.doctor:doctor_app",
         "Say in plain words what is wrong with this machine or the settings.",
     ),
+    "import": (
+        "doorward.cli.import_:import_",
+        "Show the MCP servers of this machine's clients, and put Doorward before them.",
+    ),
     "range": (
         "doorward.cli.range:range_app",
         "Attack a Doorward of one's own, and see what each control stops.",
@@ -41,6 +45,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
     "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
+    "tools": ("doorward.cli.tools:tools", "Look at what servers offer, and approve or reject it."),
+    "wrap": ("doorward.cli.wrap:wrap", "Put Doorward before one stdio server of a desktop client."),
     "token": ("doorward.cli.token:token", "Print one access token for one protected server."),
 }
 
@@ -59,6 +65,7 @@ _MACHINE_PREFIXES = (
     "package-changed",
     "data-dir-",
     "worker-",
+    "wrap-folder",
     "range-machine-",
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.identity.foreign_kit import Hand
 
@@ -94,6 +94,7 @@ def test_a_key_set_loses_what_is_private_in_it() -> None:
     assert isinstance(read_key_set(b'{"keys":{}}'), str)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_the_readers(body: bytes) -> None:
     read_metadata(body, ISSUER)

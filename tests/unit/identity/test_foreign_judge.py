@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.identity.foreign_kit import HOUR, ISSUER, NOW, RESOURCE, Hand, claims_at
 
@@ -552,6 +552,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([*claims_at(NOW), "azp", "scp", "tid", "cid", "typ", "acr", "acrs", "auth_time", "xms_cc", "uti", "nbf"]), JSON

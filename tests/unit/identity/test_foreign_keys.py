@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import OctKey
 from tests.unit.identity.foreign_kit import Hand
@@ -143,6 +143,7 @@ MEMBERS = st.sampled_from(["kty", "crv", "x", "y", "n", "e", "alg", "use", "kid"
 VALUES = JSON | st.sampled_from(["RSA", "EC", "OKP", "oct", "P-256", "Ed25519", "sig", "AQAB", "AA", "ES256"])
 
 
+@settings(deadline=None)
 @given(st.one_of(JSON, st.lists(st.one_of(JSON, st.dictionaries(MEMBERS, VALUES, max_size=8)), max_size=4)))
 def test_no_set_of_keys_crashes_the_reader(keys: Any) -> None:
     for key in foreign_keys({"keys": keys}, ALGORITHMS).values():

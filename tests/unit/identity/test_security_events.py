@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.identity.foreign_kit import ISSUER, NOW, RESOURCE, Hand
 
@@ -114,6 +114,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["iss", "aud", "iat", "jti", "sub_id", "events", "exp"]), JSON))
 def test_no_claims_crash_the_reader(changes: dict[str, Any]) -> None:
     found = read(event(**changes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.identity.foreign_kit import HOUR, ISSUER, NOW, RESOURCE, Hand
 
@@ -102,6 +102,7 @@ def test_a_text_that_is_no_token_is_told_apart() -> None:
     assert "ask for mcp" in scope_advice((), TrustedIssuer(ISSUER))
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=60) | st.lists(st.text(max_size=30), max_size=3) | st.none() | st.integers(),
     st.text(max_size=40),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from doorward.settings import Settings
 from doorward.settings_common import OPEN_PROFILES, is_loopback, no_such, split_listen
+from doorward.settings_issuers import check_issuers
 
 if TYPE_CHECKING:
     from doorward.settings_load import Reader
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 def check_people(settings: Settings, reader: Reader) -> None:
     """Check ``[identity]``."""
     gateway, identity = settings.gateway, settings.identity
-    if identity.mode in ("external", "broker"):
+    check_issuers(settings, reader)
+    if identity.mode == "broker":
         reader.fail(
             "settings-not-available",
             ("identity", "mode"),

@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from doorward.base.addresses import parse_exception
 from doorward.catalogue.server import SecretReference
 from doorward.policy.roles import EVERYTHING
 from doorward.settings import SLUGS, Origin, Settings
 from doorward.settings_common import HARD_PROFILES, HOST, OPEN_PROFILES, is_loopback, no_such, split_listen
+from doorward.settings_issuers import resolved_issuers
 from doorward.settings_people import check_people
 from doorward.settings_servers import checked_server
 
@@ -26,7 +28,7 @@ LAB_MARK = "made-by-lab"  # a file in the data folder of a lab
 def complete(settings: Settings, reader: Reader) -> Settings:
     """Check all rules and return the settings with paths resolved and what the profile brings."""
     _check_floor(settings, reader)
-    settings = _resolved(settings, reader)
+    settings = resolved_issuers(_resolved(settings, reader), reader)
     _check_gateway(settings, reader)
     _check_lab(settings, reader)
     check_people(settings, reader)
@@ -229,12 +231,15 @@ def _check_available(settings: Settings, reader: Reader) -> None:
                         path,
                         f"profile {profile} takes no secrets from the environment; use file.",
                     )
-    if settings.network.allow:
-        reader.fail(
-            "settings-not-available",
-            ("network", "allow"),
-            "nothing that it would allow exists yet; leave it empty.",
-        )
+    for index, entry in enumerate(settings.network.allow):
+        try:
+            parse_exception(entry)
+        except ValueError:
+            reader.fail(
+                "settings-invalid",
+                ("network", "allow", index),
+                "expected host:port, such as idp.example.internal:443 or 127.0.0.1:9000; link-local and metadata addresses are never opened.",
+            )
     promise = unkept_promise(profile)
     if promise:
         reader.fail(

@@ -42,6 +42,10 @@ CALLS = frozenset(
 )
 ON_PURPOSE = {
     "adapters/admin_client.py": {"http.client"},  # our own admin socket, a file
+    "adapters/guarded_http.py": {
+        "getaddrinfo",
+        "open_connection",
+    },  # URLs of others, to addresses that it has judged itself
     "adapters/http_out.py": {"create_connection"},  # servers, at exactly the host and port of the settings
     "cli/demo_call.py": {"http.client"},  # the demo's own gateway on loopback
     "range/wire.py": {"open_connection"},  # labs attack their own gateway on loopback

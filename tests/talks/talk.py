@@ -253,6 +253,7 @@ class Talk:
         seal_key: bytes = b"k" * 32,
         relay: Any = None,
         extra_controls: tuple[Any, ...] = (),
+        judge_of: Any = None,
         bridge: bool = False,
     ) -> None:
         """``bridge``: the servers are reached as the real gateway does, in the era that they speak."""
@@ -261,14 +262,18 @@ class Talk:
         self.keys = KeySet.generate()
         self.journal = MemoryJournal()
         ids = EventIds()
-        self.recorder = Recorder(self.journal, b"d" * 32, "test/w0", self.clock, ids)
+        self.recorder = Recorder(self.journal, b"d" * 32, "test/w0", self.clock, ids, URL)
         self.table = SessionTable(SessionSeal(seal_key), Seat(worker, b"incarnat"), self.clock)
         self.freshness = Freshness(self.clock)
         specs = {
             name: ServerSpec(name=name, url=f"http://127.0.0.1:1/{name}", allow_requests=allow_requests)
             for name in servers
         }
-        judge = TokenJudge(self.keys.jwks(), URL, self.clock, accepts_created=True)
+        judge = (
+            judge_of(self)
+            if judge_of
+            else TokenJudge(self.keys.jwks(), URL, self.clock, accepts_created=True)
+        )
         policy = PolicyEngine(roles or {"user": EVERYTHING}, policies, tuple(servers))
         host = "127.0.0.1:8808"
         controls = [

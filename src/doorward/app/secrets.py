@@ -33,6 +33,9 @@ def _references(settings: Settings) -> Iterator[tuple[str, SecretReference]]:
                 yield f"servers.{name}.env.{variable}", value
         if spec.credentials.value is not None:
             yield f"servers.{name}.credentials.value", spec.credentials.value
+    for index, one in enumerate(settings.identity.issuers):
+        if one.introspection is not None:
+            yield f"identity.issuers[{index}].introspection.client_secret", one.introspection.client_secret
 
 
 def leave_environment(settings: Settings) -> None:

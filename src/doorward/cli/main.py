@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Run Doorward before two real MCP servers, with proof and how to connect.",
     ),
     "doctor": (
-        "doorward.cli.doctor:doctor",
+        "doorward.cli.doctor:doctor_app",
         "Say in plain words what is wrong with this machine or the settings.",
     ),
     "import": (

@@ -54,11 +54,14 @@ def routes_of(settings: Settings) -> list[dict[str, Any]]:
             )
             for name in ("", *settings.servers)
         ]
+    if settings.identity.mode not in ("off", "external"):
         rows += [
             _row("/.well-known/oauth-authorization-server", "authorization server metadata"),
             _row("/.well-known/openid-configuration", "authorization server metadata"),
             _row("/oauth/jwks", "public keys"),
         ]
+    if any(one.events_audience for one in settings.identity.issuers):
+        rows.append(_row("/oauth/events", "security events of issuers"))
     return [*rows, _row("/healthz", "health"), _row("/readyz", "readiness")]
 
 

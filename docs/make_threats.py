@@ -136,6 +136,13 @@ THREATS = (
         ("keep-ledger",),
     ),
     Threat(
+        "Somebody listens or sits in between",
+        "A network, a proxy or a false server reads or changes what clients, Doorward and servers say to one another.",
+        "TLS 1.3 on every listener beyond loopback, or Doorward does not start; servers are checked by name and authority, and "
+        "by pinned keys where the settings name them. There is no CRL or OCSP check of certificates.",
+        ("S1.6", "S2.4", "S2.5", "S2.6", "S2.7", "N2.5", "N2.7"),
+    ),
+    Threat(
         "A tool changes its description, or carries instructions",
         "A server lists a harmless tool and changes it later, or hides instructions in descriptions and results.",
         "Nothing stops this yet: definitions are not pinned and contents are not inspected.",
@@ -156,7 +163,7 @@ ENDING = """
 * A client that was given a token and misuses what policy allows it.
 * What a server does with a call that was allowed, inside its cage or on its own machine.
 * Holes of the kernel that break namespaces, of Python, of OpenSSL, and of the libraries in `requirements/`.
-* Eavesdropping between clients and Doorward: its listener speaks plain HTTP, for loopback or behind a TLS proxy.
+* What a TLS proxy before Doorward does (`gateway.terminator`), and who listens between the two.
 * Timing differences finer than a cache hit against a miss.
 * Profile `lab`, `sandbox = "none"` and `identity.mode = "off"`: their operator chose so; the first marks every record, the others
   show in `doorward check`.

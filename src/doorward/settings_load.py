@@ -17,18 +17,17 @@ import msgspec
 
 from doorward.base.errors import OperatorError
 from doorward.base.secret import Secret
-from doorward.catalogue.server import SecretReference, ServerSpec
+from doorward.catalogue.server import SecretReference, ServerSpec, ServerTls
 from doorward.settings import Allowance, Loaded, Origin, Settings, join_key
 from doorward.settings_lines import Path as KeyPath
 from doorward.settings_lines import line_numbers
+from doorward.settings_transport import ListenerTls
 
 FILE_BYTES = 1_048_576  # no settings file of a person is near this size
 DEFAULT_NAME = "doorward.toml"
 
 # Keys of the contract whose machinery is missing: known, so that they get the right answer. `*` is any name.
 _NOT_YET = {
-    ("gateway", "tls"): "TLS on Doorward's own listener",
-    ("servers", "*", "tls"): "pinning and private authorities for upstream TLS",
     ("identity", "issuers"): "tokens of other issuers",
 }
 _PLAIN_WORDS = {str: "text in quotes", bool: "true or false", int: "a whole number", float: "a number"}
@@ -188,8 +187,9 @@ class Reader:
         options = get_args(plain) if get_origin(plain) in (Union, types.UnionType) else ()
         if SecretReference in options:
             return self._secret(value, path, allows_text=str in options)
-        if Allowance in options:
-            plain = Allowance
+        for one in (Allowance, ListenerTls, ServerTls):  # tables that may be absent
+            if one in options:
+                plain = one
         if isinstance(plain, type) and issubclass(plain, msgspec.Struct):
             return self.table(value, plain, path)
         parts = get_args(plain)

@@ -43,6 +43,7 @@ CALLS = frozenset(
 ON_PURPOSE = {
     "adapters/admin_client.py": {"http.client"},  # our own admin socket, a file
     "adapters/http_out.py": {"create_connection"},  # servers, at exactly the host and port of the settings
+    "adapters/tls_probe.py": {"create_connection"},  # Doorward's own listener, to see what it speaks
     "cli/demo_call.py": {"http.client"},  # the demo's own gateway on loopback
     "range/wire.py": {"open_connection"},  # labs attack their own gateway on loopback
 }

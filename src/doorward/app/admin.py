@@ -16,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from doorward.adapters.key_files import load_or_create_secret
 from doorward.app.admin_view import AdminView
+from doorward.app.certificates import Certificates
 from doorward.console.plane import AdminPlane
 
 if TYPE_CHECKING:
@@ -114,8 +115,11 @@ async def serve_admin(supervisor: Supervisor) -> None:
         "ws": "none",
         "backlog": _CONNECTIONS,  # asyncio takes as many in one turn before any can be refused
     }
+    facing = uvicorn.Config(plane.app, http=_BoundedProtocol, proxy_headers=False, **common)
+    facing.load()
+    facing.ssl = supervisor.offices.of(Certificates).admin_context  # None: plain HTTP, on loopback
     faces = [
-        (_Server(uvicorn.Config(plane.app, http=_BoundedProtocol, proxy_headers=False, **common)), tcp),
+        (_Server(facing), tcp),
         (
             _Server(uvicorn.Config(plane.app, http=_OwnerProtocol, proxy_headers=False, **common)),
             _unix_socket(supervisor.data_dir),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,6 +24,7 @@ from doorward.adapters.shared_counters import SharedCounters
 from doorward.adapters.stdio_link import StdioUpstream
 from doorward.app.controls import build_controls, build_policy
 from doorward.app.documents import documents_of
+from doorward.app.worker_tls import WorkerTls
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, StoreError
 from doorward.base.ids import EventIds
@@ -75,7 +76,8 @@ class DataPlane:
         self.freshness = Freshness(self._clock)
         self._facts = FactBook(self._clock, _later)
         self._live: set[Exchange] = set()
-        self._pools: dict[tuple[str, int, bool], HttpPool] = {}
+        self._tls = WorkerTls(self._tell_certificate)
+        self._pools: dict[tuple[object, ...], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._accounts: dict[str, frozenset[str]] = {}
@@ -132,10 +134,12 @@ class DataPlane:
             self._outbox,
             self._deadlines,
             caps=FaceCaps(connections=connections, connections_per_address=max(16, connections // 2)),
+            tls=self._tls.listener_context,
             reuse_port=True,
             backlog=backlog,
         )
         self.port = self._listener.port
+        self._tls.attach(self._listener, settings)
 
     async def _sign(self, origin: str, size: int, root: bytes) -> str:
         note = await self._peer.ask("sign", {"origin": origin, "size": size, "root": root})
@@ -187,6 +191,7 @@ class DataPlane:
         self.gateway.snapshot = snapshot
         self.freshness.tick(snapshot.generation)
         self._listener.forget_heads()
+        self._tls.attach(self._listener, settings)
         self.table.settings_changed()
         revoked = frozenset(payload["revoked"])
         lost = self._access_check(settings, snapshot.desk)
@@ -222,6 +227,7 @@ class DataPlane:
         return self._limits if on and self._limits is not None else _NoLimit()
 
     def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
+        self._tls.adopt((payload.get("papers") or {}).get("tls"))
         policy = build_policy(settings, payload.get("policies") or {})
         placed, limits = build_controls(settings, payload, policy, self._counters, self._clock)
         if self._limits is not None:
@@ -266,7 +272,12 @@ class DataPlane:
         for name, spec in settings.servers.items():
             credential = _credential(spec, secrets.get(name, b""))
             known = self._upstreams.get(name)
-            if known is not None and known[0] == spec and known[1] == credential:
+            if (
+                known is not None
+                and known[0] == spec
+                and known[1] == credential
+                and not self._tls.is_new(name)
+            ):
                 kept[name] = known
             else:
                 self._facts.forget(name)
@@ -286,11 +297,11 @@ class DataPlane:
         parts = urlsplit(spec.url)
         tls = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if tls else 80)
-        pool = self._pools.get((host, port, tls))
+        key, context, check = self._tls.towards(spec) if tls else ("", None, None)
+        pool = self._pools.get((host, port, key))
         if pool is None:
-            context = ssl.create_default_context() if tls else None
-            pool = HttpPool(host, port, self._outbox, self._deadlines, tls=context)
-            self._pools[(host, port, tls)] = pool
+            pool = HttpPool(host, port, self._outbox, self._deadlines, tls=context, check_peer=check)
+            self._pools[(host, port, key)] = pool
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return HttpUpstream(spec.name, pool, parts.netloc, target, credential, self._facts.schema_of, _later)
 
@@ -305,6 +316,15 @@ class DataPlane:
             then(found)
 
         self._spawn(asking())
+
+    def _tell_certificate(self, payload: dict[str, Any]) -> None:
+        """Tell the supervisor what a server has shown; a failure is logged there and changes nothing here."""
+
+        async def telling() -> None:
+            with contextlib.suppress(DoorwardError):
+                await self._peer.ask("upstream-certificate", payload)
+
+        self._spawn(telling())
 
     # -- sessions of other workers ------------------------------------------------------------------------------
 
@@ -339,6 +359,7 @@ class DataPlane:
             "ledger_ok": self.ledger_ok,
             "ledger_unsigned_seconds": self._ledger.unsigned_seconds,
             "generation": self.gateway.snapshot.generation,
+            **self._tls.numbers(self._listener),
             **self._recorder.numbers(),
         }
 

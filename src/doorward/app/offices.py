@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from doorward.app.certificates import Certificates
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
 from doorward.base.errors import CallerError, DoorwardError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from doorward.app.supervisor import Supervisor
     from doorward.settings import Loaded
 
+AnyOffice = TypeVar("AnyOffice", bound=Office)
 _log = logging.getLogger("doorward.offices")
 
 
@@ -26,6 +28,7 @@ def offices_of(supervisor: Supervisor) -> list[Office]:
     """Every office there is. One line for each, with the reason where its place matters."""
     return [
         Notary(supervisor),
+        Certificates(supervisor),  # before whatever listens or connects
     ]
 
 
@@ -37,6 +40,13 @@ class Offices:
         self._all = offices_of(supervisor)
         self._opened: list[Office] = []
         self._web: Starlette | None = None
+
+    def of(self, kind: type[AnyOffice]) -> AnyOffice:
+        """The office of a kind. Raises: LookupError."""
+        for office in self._all:
+            if isinstance(office, kind):
+                return office
+        raise LookupError(kind.__name__)
 
     async def open(self) -> None:
         """Open one after the other. Raises: DoorwardError."""

@@ -27,12 +27,17 @@ _SECRET_BYTES = 65_536
 
 
 def _references(settings: Settings) -> Iterator[tuple[str, SecretReference]]:
+    for table, listener in (("gateway", settings.gateway.tls), ("admin", settings.admin.tls)):
+        if listener is not None and listener.key is not None:
+            yield f"{table}.tls.key", listener.key
     for name, spec in settings.servers.items():
         for variable, value in spec.env.items():
             if not isinstance(value, str):
                 yield f"servers.{name}.env.{variable}", value
         if spec.credentials.value is not None:
             yield f"servers.{name}.credentials.value", spec.credentials.value
+        if spec.tls is not None and spec.tls.client_key is not None:
+            yield f"servers.{name}.tls.client_key", spec.tls.client_key
 
 
 def leave_environment(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from doorward.controls.control import Control, Posture
 from doorward.controls.gate_server_requests import GateServerRequests
 from doorward.controls.keep_cage import KeepCage
 from doorward.controls.keep_ledger import KeepLedger
+from doorward.controls.keep_tls import KeepTls
 from doorward.controls.limit_rate import LimitRate
 
 ORDER: tuple[type[Control], ...] = (
@@ -26,4 +27,5 @@ ORDER: tuple[type[Control], ...] = (
 POSTURES: tuple[type[Posture], ...] = (
     KeepLedger,  # nothing is served that is not on record
     KeepCage,  # what Doorward starts, it starts in a sandbox
+    KeepTls,  # what leaves this machine is encrypted
 )

@@ -68,6 +68,15 @@ THREATS = (
         ("M1", "M2", "S1.3", "S1.4"),
     ),
     Threat(
+        "A token is stolen",
+        "Somebody reads a good token from a log, a disk or a proxy, and presents it.",
+        "Tokens live shortly and can be revoked. One that is bound to a key (DPoP) needs a fresh proof that counts once; one that is "
+        "bound to a certificate is good over its connections only; neither is taken as a bearer token. Which tokens are bound is for "
+        "their issuer to say.",
+        ("S1.4",),
+        ("bind-token",),
+    ),
+    Threat(
         "A web page talks to a gateway on this machine",
         "A page in a browser sends requests to loopback, or points its own name there (DNS rebinding).",
         "403 for every Host and Origin that is not configured, before anything else is looked at.",

@@ -199,6 +199,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 SLUGS: dict[str, bool] = {
     "check-origin": True,
     "check-token": True,
+    "bind-token": True,
     "check-head": True,
     "check-shape": True,
     "limit-rate": False,

@@ -27,4 +27,10 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
             "Who issues tokens; `off` makes every caller the principal `local` (loopback, local and lab only). `external` and `broker` do not exist yet."
         ),
     ] = "embedded"
+    dpop_nonce: Annotated[
+        Literal["required", "optional"],
+        _says(
+            "Whether a proof of possession (DPoP) needs a nonce of ours, so that none can be made ahead of time."
+        ),
+    ] = "required"
     users: Annotated[tuple[UserSettings, ...], _says("The embedded accounts.")] = ()

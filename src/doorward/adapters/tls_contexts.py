@@ -13,6 +13,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -68,6 +69,15 @@ class CertificateFacts(msgspec.Struct, frozen=True):
 def facts_of_der(der: bytes) -> CertificateFacts:
     """Read one certificate. Raises: ValueError."""
     return _facts(x509.load_der_x509_certificate(der))
+
+
+def thumbprint_of(path: Path) -> str:
+    """x5t#S256 of the certificate in a PEM file (RFC 8705 §3.1). Raises: OperatorError ``tls-certificate``."""
+    try:
+        der = x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)
+    except (OSError, ValueError) as error:
+        raise _unfit(path.name, "is no readable certificate in PEM form") from error
+    return base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()
 
 
 def spki_pin(key: PublicKeyTypes) -> str:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from doorward.base.clock import Clock
 from doorward.controls.ask_policy import AskPolicy
+from doorward.controls.bind_token import BindToken
 from doorward.controls.check_head import CheckHead
 from doorward.controls.check_origin import CheckOrigin, allowed_hosts, allowed_origins
 from doorward.controls.check_shape import CheckShape
@@ -17,6 +18,7 @@ from doorward.controls.limit_rate import Counters, Limit, LimitRate, Limits
 from doorward.controls.order import ORDER
 from doorward.gateway.pipeline import Placed
 from doorward.identity.metadata import issuer_of
+from doorward.identity.proof import NonceSeal, ProofJudge
 from doorward.identity.tokens import TokenJudge
 from doorward.policy.engine import PolicyEngine
 from doorward.settings import Allowance, Settings
@@ -52,6 +54,13 @@ def _judge(settings: Settings, payload: dict[str, Any], clock: Clock) -> TokenJu
     )
 
 
+def _binding(settings: Settings, payload: dict[str, Any], clock: Clock) -> BindToken:
+    nonces = NonceSeal(payload.get("session_key", b""), clock)
+    since = float(((payload.get("papers") or {}).get("proofs") or {}).get("since", clock.now()))
+    judge = ProofJudge(nonces, clock, requires_nonce=settings.identity.dpop_nonce == "required", since=since)
+    return BindToken(judge, nonces, settings.gateway.public_url)
+
+
 def limits_of(settings: Settings) -> Limits:
     """The limits as the control wants them."""
     given = settings.limits
@@ -82,6 +91,7 @@ def build_controls(
             allowed_origins(gateway.listen, origin, gateway.origins),
         ),
         CheckToken: CheckToken(_judge(settings, payload, clock), gateway.public_url),
+        BindToken: _binding(settings, payload, clock),
         CheckHead: CheckHead(settings.limits.body_bytes),
         CheckShape: CheckShape(),
         LimitRate: limits,

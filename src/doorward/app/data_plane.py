@@ -40,6 +40,7 @@ from doorward.gateway.http_link import HttpUpstream
 from doorward.gateway.parks import ParkSeal
 from doorward.gateway.pipeline import Pipeline, Placed
 from doorward.gateway.ports import Cancel, Upstream
+from doorward.gateway.proofs import ProofDesk
 from doorward.gateway.recorder import Recorder
 from doorward.gateway.relay import RelayedResponder, RelayingClient
 from doorward.gateway.routes import Routes
@@ -52,7 +53,7 @@ from doorward.settings import Settings
 _ENDLESS = frozenset({"subscriptions/listen"})  # ends when somebody ends it
 _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
-_WEB_SECONDS = 30.0
+_ASK_SECONDS = 30.0
 
 
 class DataPlane:
@@ -121,7 +122,8 @@ class DataPlane:
             ids=self._ids,
             relay=self._relay,
             parks=self._parks,
-            web=WebDoor(self._ask_web),
+            web=WebDoor(lambda payload, then: self._ask("web", payload, then)),
+            proofs=ProofDesk(lambda payload, then: self._ask("proof-once", payload, then)),
             is_ready=lambda: self.ledger_ok,
         )
         self.freshness.tick(snapshot.generation)
@@ -305,12 +307,14 @@ class DataPlane:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return HttpUpstream(spec.name, pool, parts.netloc, target, credential, self._facts.schema_of, _later)
 
-    # -- pages of the supervisor's offices ----------------------------------------------------------------------
+    # -- the supervisor's offices ----------------------------------------------------------------------
 
-    def _ask_web(self, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
+    def _ask(self, topic: str, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
+        """Ask the supervisor; ``then`` hears None where nobody answers."""
+
         async def asking() -> None:
             try:
-                found = await self._peer.ask("web", payload, timeout_seconds=_WEB_SECONDS)
+                found = await self._peer.ask(topic, payload, timeout_seconds=_ASK_SECONDS)
             except DoorwardError:
                 found = None
             then(found)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from doorward.app.certificates import Certificates
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
+from doorward.app.proofs import Proofs
 from doorward.base.errors import CallerError, DoorwardError
 from doorward.console.acts import Act
 
@@ -29,6 +30,7 @@ def offices_of(supervisor: Supervisor) -> list[Office]:
     return [
         Notary(supervisor),
         Certificates(supervisor),  # before whatever listens or connects
+        Proofs(supervisor),
     ]
 
 

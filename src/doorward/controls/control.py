@@ -61,6 +61,8 @@ class ProofMark(msgspec.Struct, frozen=True):
     key: str  # the thumbprint of the key that made it
     digest: str
     expires_at: float  # Unix seconds
+    used: Refuse  # the answer when another request has had it
+    unknown: Refuse  # the answer when that cannot be known
 
 
 class Certificate(msgspec.Struct, frozen=True):

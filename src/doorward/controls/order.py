@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from doorward.controls.ask_policy import AskPolicy
+from doorward.controls.bind_token import BindToken
 from doorward.controls.check_head import CheckHead
 from doorward.controls.check_origin import CheckOrigin
 from doorward.controls.check_shape import CheckShape
@@ -17,6 +18,7 @@ from doorward.controls.limit_rate import LimitRate
 ORDER: tuple[type[Control], ...] = (
     CheckOrigin,  # first: a browser of another site learns nothing, not even that a token is missing
     CheckToken,  # before anything that reads or costs: who is asking
+    BindToken,  # right behind it: a token that is bound says nothing until what it is bound to is shown
     CheckHead,  # method, media types and sizes; then, with the body parsed, the header's copies of it
     CheckShape,  # only well-formed messages of the era are counted and judged further
     LimitRate,  # before policy, so that a flood of questions costs nothing but counting

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from doorward.base.clock import Clock
 from doorward.base.errors import CallerError, DoorwardError
 from doorward.base.ids import EventIds
-from doorward.controls.control import Head, Refuse
+from doorward.controls.control import Head, ProofMark, Refuse
 from doorward.gateway import answers
 from doorward.gateway.desk import caller_of
 from doorward.gateway.legacy_face import LegacyFace
@@ -21,6 +21,7 @@ from doorward.gateway.modern_face import ModernFace
 from doorward.gateway.parks import STATE_INVALID, ParkSeal
 from doorward.gateway.pipeline import Ruling
 from doorward.gateway.ports import Reply, Responder
+from doorward.gateway.proofs import ProofDesk
 from doorward.gateway.recorder import Recorder
 from doorward.gateway.relay import RelayedResponder, RelayingClient, pack, unpack
 from doorward.gateway.routes import FEDERATED
@@ -67,6 +68,7 @@ class Gateway:
         is_ready: Callable[[], bool],
         parks: ParkSeal | None = None,
         web: WebDoor | None = None,
+        proofs: ProofDesk | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.table = table
@@ -79,6 +81,7 @@ class Gateway:
         self._is_ready = is_ready
         self._parks = parks
         self._web = web
+        self._proofs = proofs
         self._legacy = LegacyFace(table)
         self._modern = ModernFace()
 
@@ -113,6 +116,8 @@ class Gateway:
         head.expires_at = 0.0
         head.principal = None
         head.is_web = False
+        head.proof = None
+        head.answer_fields = b""
         pipeline, routes = snapshot.pipeline, snapshot.routes
         ruling = pipeline.judge_head(head, _BEFORE_PATH, inside=True)
         if ruling is not None:
@@ -163,6 +168,9 @@ class Gateway:
         """See ``gateway.ports.Front``."""
         if head.server is None and not head.is_web:
             return responder.answer(self._document(head))
+        return self._admit(head, body, responder, proven=False)
+
+    def _admit(self, head: Head, body: bytes, responder: Responder, *, proven: bool) -> None:
         # SECURITY: judged again, for the body may have taken its time: the token may have run out or been revoked since,
         # and another request with an equal head may have found that out (tests/attacks/test_review_identity.py).
         verdict = self._verdict(head)
@@ -171,6 +179,8 @@ class Gateway:
         snapshot = self.snapshot
         if self._freshness.is_stale(snapshot.generation):
             return responder.answer(answers.NOT_READY)
+        if head.proof is not None and not proven:
+            return self._prove(head.proof, head, body, responder)
         if head.is_web and self._web is not None:
             return self._web.serve(head, body, responder.address, responder.answer)
         event = self._ids.mint()
@@ -184,6 +194,17 @@ class Gateway:
             responder.answer(
                 answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None)
             )
+
+    def _prove(self, mark: ProofMark, head: Head, body: bytes, responder: Responder) -> None:
+        """Use up the proof that came with this request; then everything is judged again, for that took its time."""
+
+        def marked(is_first: bool | None) -> None:  # noqa: FBT001 - the answer of the desk
+            if is_first:
+                return self._admit(head, body, responder, proven=True)
+            refuse = mark.unknown if is_first is None else mark.used
+            return responder.answer(self._refuse(head, Ruling("bind-token", refuse), responder.address))
+
+        return marked(None) if self._proofs is None else self._proofs.use(mark, marked)
 
     def _serve(self, snapshot: Snapshot, head: Head, body: bytes, responder: Responder, event: str) -> None:
         if head.verb != "POST":

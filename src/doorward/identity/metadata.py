@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from doorward.identity.proof import ALGORITHMS
+
 SCOPE = "mcp"  # the one scope: leave to use MCP here at all; what exactly is for policy to say
 SCOPES = (SCOPE,)
 FEDERATED = "mcp"  # the name by which `doorward token --server` calls the endpoint of all servers
@@ -40,6 +42,7 @@ def protected_resource(public_url: str, path: str, scopes: tuple[str, ...] = SCO
         "authorization_servers": [issuer_of(public_url)],
         "scopes_supported": list(scopes),
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": list(ALGORITHMS),
     }
 
 
@@ -75,8 +78,10 @@ def challenge(
     error: str | None = None,
     scope: str | None = SCOPE,
     description: str | None = None,
+    scheme: str = "Bearer",
+    algs: str | None = None,
 ) -> str:
-    """The value of ``WWW-Authenticate`` (RFC 6750 §3, RFC 9728 §5.1).
+    """The value of ``WWW-Authenticate`` (RFC 6750 §3, RFC 9728 §5.1; RFC 9449 §7.1 for ``algs``).
 
     ``error`` stays None when no token was sent (RFC 6750 §3.1); ``scope`` names all that the operation needs.
     """
@@ -85,8 +90,9 @@ def challenge(
         ("error_description", description),
         ("resource_metadata", resource_metadata_url(public_url, path)),
         ("scope", scope),
+        ("algs", algs),
     ]
-    return "Bearer " + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters if value)
+    return f"{scheme} " + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters if value)
 
 
 def _quoted(value: str) -> str:

@@ -89,6 +89,8 @@ ADVICE = {
     "unsupported-version": "Use one of the versions in `data.supported`.",
     "upstream-": "Look at the protected server and at Doorward's log; try again later.",
     "upstream-backoff": "The server exits again and again; its last lines on stderr are in the log. Wait.",
+    "upstream-certificate": "Look at the server's certificate with `openssl s_client`; name its authority in `tls.ca_file`.",
+    "upstream-pin": "Ask whoever runs the server whether its key changed; then pin the new one. See `GET /api/v1/certificates`.",
     "upstream-changed": "Connect again.",
     "upstream-era": "The server changed what it speaks on the way; send the request again.",
     "upstream-not-mcp": "Make the server write nothing but MCP on stdout; its banner belongs on stderr.",

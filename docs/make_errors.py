@@ -96,6 +96,11 @@ ADVICE = {
     "upstream-not-mcp": "Make the server write nothing but MCP on stdout; its banner belongs on stderr.",
     "upstream-start": "See the log for the server's last words; try the command with `doorward doctor`.",
     "upstream-too-many": "End sessions, or wait until idle processes end.",
+    "keys-": "Correct the option.",
+    "local-authority-": "Run `doorward keys ca` with another `--folder`, or mend what it names.",
+    "sessions-kill": "Send a body with `principal`, as the record has it.",
+    "tls-certificate": "Put a certificate and the key that belongs to it in place; `doorward doctor` looks at both.",
+    "token-binding": "Give the thumbprint of the client's key as RFC 7638 writes it.",
     "vkey-": "Give the key as `name+id+key`, as `ledger-state/ledger.vkey` in the data folder has it.",
     "worker-": "The log says why; `doorward doctor` looks at the machine.",
 }

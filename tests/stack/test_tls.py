@@ -232,3 +232,25 @@ def test_the_admin_plane_speaks_tls_as_well(tmp_path: Path) -> None:
         old.maximum_version = ssl.TLSVersion.TLSv1_2
         with pytest.raises(ssl.SSLError):
             Wire(stack.admin_port, tls=old)
+
+
+def test_the_posture_says_what_the_listener_does(tmp_path: Path) -> None:
+    with secured(tmp_path) as (stack, _, leaf):
+
+        def posture() -> dict[str, Any]:
+            rows = stack.admin("/api/v1/controls").json
+            return next(row for row in rows if row["slug"] == "keep-tls")
+
+        fine = until(lambda: (row := posture())["state"] == "ok" and row, "a look at the listener")
+        assert fine["kind"] == "posture" and "TLS 1.3" in fine["why"]
+        leaf.cert_path.write_bytes(b"nonsense")
+        bad = until(lambda: (row := posture())["state"] == "degraded" and row, "the refusal to show")
+        assert "refused" in bad["why"]
+
+
+def test_on_loopback_without_tls_the_posture_holds_too() -> None:
+    with running({"time": HttpUpstream()}) as stack:
+        rows = stack.admin("/api/v1/controls").json
+        row = next(one for one in rows if one["slug"] == "keep-tls")
+        assert (row["state"], row["why"]) == ("ok", "plain HTTP on loopback only")
+        assert "strict-transport-security" not in stack.ask("time", {}).fields

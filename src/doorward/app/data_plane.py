@@ -24,6 +24,7 @@ from doorward.adapters.shared_counters import SharedCounters
 from doorward.adapters.stdio_link import StdioUpstream
 from doorward.app.controls import build_controls, build_policy
 from doorward.app.documents import documents_of
+from doorward.app.session_office import Killed
 from doorward.app.worker_tls import WorkerTls
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, StoreError
@@ -77,6 +78,7 @@ class DataPlane:
         self.freshness = Freshness(self._clock)
         self._facts = FactBook(self._clock, _later)
         self._live: set[Exchange] = set()
+        self._killed = Killed()
         self._tls = WorkerTls(self._tell_certificate)
         self._pools: dict[tuple[object, ...], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
@@ -111,6 +113,7 @@ class DataPlane:
         self.table = SessionTable(seal, seat, self._clock)
         self._parks = ParkSeal(payload["session_key"], seat)
         snapshot = self._build(payload, settings)
+        self._killed.fresh(payload.get("papers"))
         self._access_check(settings, snapshot.desk)
         self.gateway = Gateway(
             snapshot=snapshot,
@@ -196,11 +199,13 @@ class DataPlane:
         self._tls.attach(self._listener, settings)
         self.table.settings_changed()
         revoked = frozenset(payload["revoked"])
+        killed = self._killed.fresh(payload.get("papers"))
         lost = self._access_check(settings, snapshot.desk)
         self.table.drop_where(
             # What a session has with a server that changed or went cannot be carried over: its client begins anew.
             lambda session: (
                 session.token_id in revoked
+                or killed(session.principal, session.caller)
                 or session.endpoint in gone
                 or not gone.isdisjoint(session.links)
                 or (session.caller is not None and lost(session.caller, session.links))
@@ -210,6 +215,8 @@ class DataPlane:
             call = exchange.call
             if call.principal.token_id in revoked:
                 exchange.stop("The access token was revoked.")
+            elif killed(call.principal.key, call.principal):
+                exchange.stop("An operator has ended the sessions of this caller.")
             elif lost(call.principal, getattr(exchange.link, "servers", (call.server,))):
                 exchange.stop("The access of this caller has changed.")
 

@@ -11,6 +11,7 @@ from doorward.app.certificates import Certificates
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
 from doorward.app.proofs import Proofs
+from doorward.app.session_office import Sessions
 from doorward.base.errors import CallerError, DoorwardError
 from doorward.console.acts import Act
 
@@ -31,6 +32,7 @@ def offices_of(supervisor: Supervisor) -> list[Office]:
         Notary(supervisor),
         Certificates(supervisor),  # before whatever listens or connects
         Proofs(supervisor),
+        Sessions(supervisor),
     ]
 
 

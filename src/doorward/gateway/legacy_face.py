@@ -192,7 +192,14 @@ class LegacyFace:
     def session_of(self, head: Head, principal: Principal) -> Session | None:
         """The session that a head names, if it is this principal's."""
         session_id = head.fields.get("mcp-session-id", "")
-        return self._table.find(session_id, principal.key, head.server or FEDERATED) if session_id else None
+        found = self._table.find(session_id, principal.key, head.server or FEDERATED) if session_id else None
+        match found.fits(principal) if found is not None else "yes":
+            case "other":
+                return None
+            case "grown" if found is not None:
+                self._table.drop(found)
+                return None
+        return found
 
     @staticmethod
     def _call(
@@ -430,7 +437,7 @@ class _Opening:
         version = result.get("protocolVersion")
         session = self._table.make(call.principal.key, call.server, str(version))
         session.capabilities = self._capabilities
-        session.caller = call.principal
+        session.caller = session.opened_by = call.principal
         # A link that tried a server's era stands aside now for the one that it chose.
         session.links = {name: getattr(link, "chosen", link) for name, link in self._links.items()}
         self._links = {}

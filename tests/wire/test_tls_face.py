@@ -406,3 +406,53 @@ async def test_other_authorities_take_back_what_connections_have_proven(tmp_path
         writer.write(GET)
         assert (await read_reply(reader))[1] == b"none"
         writer.close()
+
+
+async def test_after_a_long_silence_a_client_has_its_whole_time(tmp_path: Path) -> None:
+    async with secured(tmp_path) as one:
+        await one.serves()
+        await until(lambda: not one.listener.faces)
+        deadlines = one.listener.deadlines
+        await until(lambda: deadlines._handle is None)
+        deadlines.now -= 3_600.0  # as if nobody had come for an hour
+        reader, writer = await one.connect()
+        await until(lambda: one.listener.faces)
+        face = next(iter(one.listener.faces))
+        assert face.deadline > asyncio.get_running_loop().time() + 5
+        plain_reader, plain_writer = await one.plain()
+        await until(lambda: one.door.pending == 1)
+        assert next(iter(one.door._pending)).deadline > asyncio.get_running_loop().time() + 3
+        plain_writer.close()
+        writer.write(GET)
+        assert (await read_reply(reader))[0].startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        assert plain_reader is not reader
+
+
+async def test_a_handshake_that_began_under_old_authorities_proves_nothing_under_new_ones(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path)
+    alice = authority.issue("alice", client=True)
+    async with secured(tmp_path, authority=authority, client_ca=authority.pem) as one:
+        bound(one.front)
+        for late in (False, True):
+            reader, writer = await one.plain()
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = authority.client_context(alice).wrap_bio(incoming, outgoing, server_hostname="localhost")
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+            writer.write(outgoing.read())
+            incoming.write(await reader.read(65_536))
+            client.do_handshake()  # its certificate waits to be sent
+            if late:
+                one.listener.distrust_certificates()
+            client.write(GET)
+            writer.write(outgoing.read())
+            said = b""
+            while b"\r\n\r\n" not in said or not said.partition(b"\r\n\r\n")[2]:
+                incoming.write(await reader.read(65_536))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    said += client.read()
+            assert said.endswith(b"none" if late else alice.thumbprint.encode())
+            writer.close()

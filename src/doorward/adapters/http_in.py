@@ -87,8 +87,10 @@ class HttpFace(asyncio.Protocol):
             self._closing = True
             self.transport.abort()
             return
+        listener.deadlines.watch(
+            self
+        )  # first, for the clock of deadlines stands still while nothing is watched
         self.deadline = listener.deadlines.now + listener.caps.head_seconds
-        listener.deadlines.watch(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         listener = self._listener
@@ -120,7 +122,7 @@ class HttpFace(asyncio.Protocol):
         """A client that is done sending has gone, as far as an exchange under way is concerned (nginx does the same)."""
         if self._turn is None and not self._closing and self._partial:
             self._broken(CallerError("http-cut-off", "The request was cut off.", status=400))
-        elif self._turn is not None or self.transport.get_extra_info("sslcontext") is not None:
+        elif self._turn is not None:
             return False
         else:
             self._closing = True

@@ -143,6 +143,8 @@ class HttpListener:
 
     def distrust_certificates(self) -> None:
         """Other authorities are in force: what connections have proven so far counts no more."""
+        if self.door is not None:
+            self.door.trust += 1
         for face in list(self.faces):
             face.forget_certificate()
         self.forget_heads()

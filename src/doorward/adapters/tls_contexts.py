@@ -121,6 +121,9 @@ def check_pair(chain: bytes, key: bytes, where: str, now: float) -> CertificateF
         raise _unfit(where, "the file of the key holds no private key in PEM form") from error
     if spki_pin(private.public_key()) != spki_pin(leaf.public_key()):
         raise _unfit(where, "the key does not belong to the certificate")
+    # A chain holds as long as what holds the shortest.
+    ends = min(one.not_valid_after_utc.timestamp() for one in certificates)
+    facts = msgspec.structs.replace(facts, not_after=ends)
     if facts.not_after <= now:
         raise _unfit(where, "the certificate has run out")
     if facts.not_before > now:

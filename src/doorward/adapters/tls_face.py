@@ -39,6 +39,7 @@ class TlsDoor:
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.context = context
+        self.trust = 0  # grows whenever the authorities of clients change
         self.failures: dict[str, int] = {}  # handshakes that did not come to an end, by reason
         self._pending: dict[TlsConnection, str] = {}
         self._per_address: dict[str, int] = {}
@@ -84,7 +85,7 @@ class TlsConnection(asyncio.Transport):
 
     __slots__ = (
         "_closing", "_deadlines", "_door", "_ended", "_face", "_incoming", "_make", "_outgoing", "_paused",
-        "_raw", "_taken", "_tls", "deadline",
+        "_raw", "_taken", "_tls", "_trust", "deadline",
     )  # fmt: skip
 
     def __init__(self, door: TlsDoor, deadlines: Deadlines, make: MakeFace) -> None:
@@ -93,6 +94,7 @@ class TlsConnection(asyncio.Transport):
         self._deadlines = deadlines
         self._make = make
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._trust = door.trust
         self._tls = door.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._raw = cast(asyncio.Transport, None)  # set by connection_made
         self._face: asyncio.Protocol | None = None  # None until the handshake is over
@@ -111,8 +113,8 @@ class TlsConnection(asyncio.Transport):
         if not self._door.admit(self, peer[0] if isinstance(peer, tuple) else ""):
             self.abort()
             return
+        self._deadlines.watch(self)  # first, for the clock of deadlines stands still while nothing is watched
         self.deadline = self._deadlines.now + HANDSHAKE_SECONDS
-        self._deadlines.watch(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of records."""
@@ -208,7 +210,8 @@ class TlsConnection(asyncio.Transport):
     def _peer(self) -> Certificate | None:
         """The client's certificate, which the handshake has verified."""
         der = self._tls.getpeercert(binary_form=True)
-        if not der:
+        # SECURITY: a handshake that began under authorities which were taken back meanwhile has proven nothing.
+        if not der or self._trust != self._door.trust:
             return None
         digest = base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()
         ends: Any = (self._tls.getpeercert() or {}).get("notAfter", "")
@@ -275,8 +278,10 @@ class TlsConnection(asyncio.Transport):
     # -- what the face calls: asyncio.Transport -----------------------------------------------------------------
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """As of the plain connection, and the TLS object itself as ``ssl_object``."""
-        return self._tls if name == "ssl_object" else self._raw.get_extra_info(name, default)
+        """As of the plain connection, and what asyncio's own TLS transports tell of themselves."""
+        if name == "ssl_object":
+            return self._tls
+        return self._tls.context if name == "sslcontext" else self._raw.get_extra_info(name, default)
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         """Encrypt and send."""

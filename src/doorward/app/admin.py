@@ -7,14 +7,16 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from doorward.adapters.deadlines import Deadlines
 from doorward.adapters.key_files import load_or_create_secret
+from doorward.adapters.tls_face import TlsConnection, TlsDoor
 from doorward.app.admin_view import AdminView
 from doorward.app.certificates import Certificates
 from doorward.console.plane import AdminPlane
@@ -67,6 +69,16 @@ class _OwnerProtocol(H11Protocol):
         self.client = (f"os:{uid}", 0)
 
 
+def _secured(door: TlsDoor) -> Callable[..., TlsConnection]:
+    """Makes what uvicorn takes for its protocol: TLS as on the data plane, with the same limits, before the bounded face."""
+    deadlines = Deadlines(asyncio.get_running_loop())
+
+    def make(**given: Any) -> TlsConnection:
+        return TlsConnection(door, deadlines, lambda _certificate: _BoundedProtocol(**given))
+
+    return make
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -115,11 +127,10 @@ async def serve_admin(supervisor: Supervisor) -> None:
         "ws": "none",
         "backlog": _CONNECTIONS,  # asyncio takes as many in one turn before any can be refused
     }
-    facing = uvicorn.Config(plane.app, http=_BoundedProtocol, proxy_headers=False, **common)
-    facing.load()
-    facing.ssl = supervisor.offices.of(Certificates).admin_context  # None: plain HTTP, on loopback
+    door = supervisor.offices.of(Certificates).admin_door
+    face: Any = _BoundedProtocol if door is None else _secured(door)
     faces = [
-        (_Server(facing), tcp),
+        (_Server(uvicorn.Config(plane.app, http=face, proxy_headers=False, **common)), tcp),
         (
             _Server(uvicorn.Config(plane.app, http=_OwnerProtocol, proxy_headers=False, **common)),
             _unix_socket(supervisor.data_dir),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,10 +22,10 @@ from doorward.adapters.tls_contexts import (
     UpstreamMaterial,
     check_authorities,
     check_pair,
-    load_pair,
     server_context,
     upstream_context,
 )
+from doorward.adapters.tls_face import TlsDoor
 from doorward.app.chronicle import own_actor
 from doorward.app.expiry import Expiry
 from doorward.app.office import Answering, Office
@@ -67,7 +66,7 @@ class Certificates(Office):
         self.holding = Holding()
         self.refused = ""  # why the files as they are now are not in force; "" when they are
         self.seen: dict[str, dict[str, Any]] = {}  # server -> what the workers saw of its certificate
-        self.admin_context: ssl.SSLContext | None = None
+        self.admin_door: TlsDoor | None = None
         self._expiry = Expiry()
         self._health = TlsHealth()
         self._judged = Holding()
@@ -77,7 +76,7 @@ class Certificates(Office):
         """See ``Office``. Raises: OperatorError when a certificate cannot be used."""
         self.holding = await asyncio.to_thread(self._read, self.supervisor.settings)
         if self.holding.admin is not None:
-            self.admin_context = server_context(self.holding.admin)
+            self.admin_door = TlsDoor(server_context(self.holding.admin))
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     def judge(self, fresh: Loaded) -> None:
@@ -225,8 +224,8 @@ class Certificates(Office):
         before, self.holding = self.holding, fresh
         self.refused = ""
         self._health.forget()
-        if fresh.admin is not None and self.admin_context is not None and fresh.admin != before.admin:
-            self._renew_admin(fresh.admin)
+        if fresh.admin is not None and self.admin_door is not None and fresh.admin != before.admin:
+            self.admin_door.context = server_context(fresh.admin)
         for where, facts in fresh.facts.items():
             if before.facts.get(where) != facts:
                 _log.info("certificate in force", extra={"where": where, "serial": facts.serial})
@@ -238,11 +237,6 @@ class Certificates(Office):
                     control="keep-tls",
                     reason=f"serial {facts.serial}, until {rfc3339(facts.not_after)}",
                 )
-
-    def _renew_admin(self, material: ListenerMaterial) -> None:
-        """The admin plane's server has one context for its life: its pair is replaced in place."""
-        if self.admin_context is not None:
-            load_pair(self.admin_context, material.chain, material.key)
 
     def _warn(self) -> None:
         """Say once for each step that a certificate runs out."""

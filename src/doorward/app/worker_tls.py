@@ -61,7 +61,9 @@ class WorkerTls:
         if self._distrusts:
             self._distrusts = False
             listener.distrust_certificates()
-        secure = urlsplit(settings.gateway.public_url).scheme == "https"
+        public = urlsplit(settings.gateway.public_url)
+        # Not for the name localhost: browsers would want https of everything else on this machine as well.
+        secure = public.scheme == "https" and public.hostname != "localhost"
         listener.answer_always(_HSTS if secure else b"")
 
     def is_new(self, server: str) -> bool:

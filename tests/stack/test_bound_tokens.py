@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -327,3 +330,24 @@ def test_the_token_command_binds(tmp_path: Path) -> None:
         assert stack.call("modern", "time", **fields).status == 401
         assert stack.command(*words, "--jkt", "short").returncode == 2
         assert stack.command(*words, "--certificate", str(tmp_path / "absent")).returncode == 2
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_with_its_certificate_is_let_in_and_without_it_is_not(tmp_path: Path) -> None:
+    with mutual(tmp_path) as (stack, alice, bob, _):
+        token = minted(stack, certificate=alice.thumbprint)
+        body, fields = stack.modern_message("tools/list")
+        fields = {**fields, "Authorization": f"Bearer {token}", "Content_Type": "application/json",
+                  "Accept": "application/json, text/event-stream"}  # fmt: skip
+        words = ["curl", "-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code} %{ssl_verify_result}",
+                 "--cacert", str(tmp_path / "test-authority.pem"), "-d", json.dumps(body), stack.url + URL]  # fmt: skip
+        for name, value in fields.items():
+            words += ["-H", f"{name.replace('_', '-')}: {value}"]
+
+        def status(leaf: Leaf | None) -> str:
+            shown = [] if leaf is None else ["--cert", str(leaf.cert_path), "--key", str(leaf.key_path)]
+            return subprocess.run(
+                [*words, *shown], capture_output=True, text=True, timeout=20, check=True
+            ).stdout
+
+        assert [status(leaf) for leaf in (alice, bob, None, alice)] == ["200 0", "401 0", "401 0", "200 0"]

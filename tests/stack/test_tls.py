@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from doorward.adapters.local_authority import make_server_leaf
 from tests.stack.kit import Stack, running
 from tests.stack.wire import Wire, until
 from tests.stand_ins.authority import Authority, Leaf
@@ -284,3 +286,14 @@ def test_half_handshakes_do_not_shut_operators_out_and_a_new_certificate_is_show
         with Wire(stack.admin_port) as plain:
             plain.send(request)
             assert plain.read().status == 400
+
+
+def test_a_local_certificate_that_is_due_or_over_is_renewed_at_the_start(tmp_path: Path) -> None:
+    now = time.time()
+    made = make_server_leaf(tmp_path / "tls", now - 40 * 86_400)
+    over = made.cert.read_bytes()
+    table = {"cert": str(made.cert), "key": {"file": str(made.key)}}
+    client = ssl.create_default_context(cafile=str(made.ca))
+    with running({"time": HttpUpstream()}, tables={"gateway": {"tls": table}}, tls=client) as stack:
+        assert made.cert.read_bytes() != over
+        assert "result" in stack.call("modern", "time").json

@@ -30,6 +30,7 @@ from doorward.base.ids import mint_handle
 CA_DAYS = 365
 LEAF_DAYS = 30
 _RENEW_AT = 2 / 3  # of a leaf's life
+_CA_REST = datetime.timedelta(days=90)  # an authority with less to live signs nothing that could outlive it
 _BACKDATE = datetime.timedelta(hours=1)  # for clocks that differ a little
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _CLIENT_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -66,6 +67,30 @@ def make_server_leaf(folder: Path, now: float, *, days: int = LEAF_DAYS, renew: 
         days,
         renew,
     )
+
+
+def renew_where_due(cert: Path, now: float) -> bool:
+    """Renew ``cert`` if it is a server's leaf of a local authority beside it, and due; True when it was.
+
+    The authority itself is left alone: clients would not know a new one. Raises: OperatorError ``local-authority-...``.
+    """
+    folder = cert.parent
+    if cert.name != "gateway.pem" or not (folder / "ca.key").exists() or not cert.exists():
+        return False
+    try:
+        ends = x509.load_pem_x509_certificate(
+            (folder / "ca.pem").read_bytes()
+        ).not_valid_after_utc.timestamp()
+        leaf = x509.load_pem_x509_certificate(cert.read_bytes())
+    except (OSError, ValueError):
+        return False
+    if ends - now <= _CA_REST.total_seconds():
+        raise OperatorError(
+            "local-authority-due",
+            f"The authority in {folder} runs out; run `doorward keys ca` and let clients trust the new one.",
+        )
+    days = round((leaf.not_valid_after_utc - leaf.not_valid_before_utc) / datetime.timedelta(days=1))
+    return make_server_leaf(folder, now, days=max(1, min(days, 90))).leaf_is_new
 
 
 def make_client_leaf(
@@ -148,7 +173,7 @@ def _authority(
             raise OperatorError(
                 "local-authority-broken", f"ca.pem and ca.key in {folder} do not belong together."
             )
-        if certificate.not_valid_after_utc > at + datetime.timedelta(days=90):
+        if certificate.not_valid_after_utc > at + _CA_REST:
             return certificate, key, False
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _new_authority(key, at)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from doorward.adapters.local_authority import renew_where_due
 from doorward.adapters.tls_contexts import (
     PEM_BYTES,
     CertificateFacts,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("doorward.certificates")
 _LOOK_SECONDS = 1.0
+_RENEW_SECONDS = 3_600.0
 
 _Stamps = tuple[tuple[int, int, int] | None, ...]
 
@@ -74,6 +76,7 @@ class Certificates(Office):
 
     async def open(self) -> None:
         """See ``Office``. Raises: OperatorError when a certificate cannot be used."""
+        await asyncio.to_thread(self._renew_local)
         self.holding = await asyncio.to_thread(self._read, self.supervisor.settings)
         if self.holding.admin is not None:
             self.admin_door = TlsDoor(server_context(self.holding.admin))
@@ -173,8 +176,12 @@ class Certificates(Office):
         """Take changed files. A pair is two files: what does not fit is looked at twice before it counts as refused."""
         taken = self._stamps()
         odd: _Stamps | None = None
+        renewed_at = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
+            if time.monotonic() - renewed_at > _RENEW_SECONDS:
+                renewed_at = time.monotonic()
+                await asyncio.to_thread(self._renew_local)
             self._warn()
             if self.supervisor.is_ready:
                 await self._health.look(self.supervisor.settings)
@@ -194,6 +201,17 @@ class Certificates(Office):
                 self._adopt(fresh)
                 self.supervisor.push()
             self.refused = ""
+
+    def _renew_local(self) -> None:
+        """Renew what `doorward keys ca` has made, when it is due; the watch takes it like any changed file."""
+        for tls in (self.supervisor.settings.gateway.tls, self.supervisor.settings.admin.tls):
+            try:
+                if tls is not None and renew_where_due(Path(tls.cert), time.time()):
+                    _log.info("local certificate renewed")
+            except OperatorError as error:
+                _log.warning(
+                    "a local certificate cannot be renewed", extra={"code": error.code, "tell": error.tell}
+                )
 
     def _stamps(self) -> _Stamps:
         settings = self.supervisor.settings

@@ -85,8 +85,8 @@ def _server_words(shown: dict[str, Any]) -> str:
         f"    NODE_EXTRA_CA_CERTS={shown['ca']}   # Node: Claude Code, VS Code, most others\n"
         f"    SSL_CERT_FILE={shown['ca']}         # Python, and then only for this machine\n"
         f"    curl --cacert {shown['ca']} ...\n\n"
-        "Run this command again, for example each week: it renews what has lived two thirds of its life, and a\n"
-        "running Doorward takes the new certificate by itself.\n"
+        "Doorward renews the certificate by itself when it has lived two thirds of its life. The authority lives\n"
+        "for a year; then run this command again, and let clients trust the new one.\n"
     )
 
 

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from doorward.adapters.local_authority import make_client_leaf, make_server_leaf
+from doorward.adapters.local_authority import make_client_leaf, make_server_leaf, renew_where_due
 from doorward.base.clock import SystemClock
 from doorward.base.errors import OperatorError
 from doorward.cli.main import USAGE, run
@@ -185,3 +185,19 @@ def test_the_command_says_what_to_do_next(
     assert run(["keys", "ca", "--json", "--folder", str(folder)]) == 0
     assert '"made": false' in capsys.readouterr().out.replace('":false', '": false')
     assert run(["keys", "ca", "--days", "400"]) == USAGE
+
+
+def test_doorward_itself_renews_a_leaf_and_never_the_authority(tmp_path: Path) -> None:
+    made = make_server_leaf(tmp_path / "tls", NOW)
+    authority = made.ca.read_bytes()
+    assert not renew_where_due(made.cert, NOW + 5 * DAY)
+    assert renew_where_due(made.cert, NOW + 25 * DAY)
+    assert not renew_where_due(made.cert, NOW + 25 * DAY)
+    with pytest.raises(OperatorError, match="keys ca"):
+        renew_where_due(made.cert, NOW + 290 * DAY)
+    assert made.ca.read_bytes() == authority
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "gateway.pem"
+    other.write_bytes(made.cert.read_bytes())
+    assert not renew_where_due(other, NOW + 25 * DAY)  # somebody else's business
+    assert not renew_where_due(made.key, NOW)

@@ -297,3 +297,33 @@ def test_a_local_certificate_that_is_due_or_over_is_renewed_at_the_start(tmp_pat
     with running({"time": HttpUpstream()}, tables={"gateway": {"tls": table}}, tls=client) as stack:
         assert made.cert.read_bytes() != over
         assert "result" in stack.call("modern", "time").json
+
+
+def test_the_console_over_tls_takes_its_own_page_and_the_names_of_its_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    leaf = authority.issue("admin", hosts=("localhost", "127.0.0.1", "admin.example", "*.wild.example"))
+    table = {"cert": str(leaf.cert_path), "key": {"file": str(leaf.key_path)}}
+    with running({"time": HttpUpstream()}, tables={"admin": {"tls": table}}) as stack:
+        stack.wait_admin()
+        token = (stack.data_dir / "admin-token").read_text().strip()
+
+        def post(host: str, origin: str) -> Any:
+            body = f"token={token}".encode()
+            with Wire(stack.admin_port, tls=authority.client_context()) as wire:
+                wire.send(
+                    f"POST /login HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nConnection: close\r\n"
+                    f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                    + body
+                )
+                return wire.read()
+
+        for name in ("127.0.0.1", "localhost", "admin.example"):
+            host = f"{name}:{stack.admin_port}"
+            answer = post(host, f"https://{host}")
+            assert answer.status == 303, answer
+            assert "secure" in answer.fields["set-cookie"].lower()
+            assert post(host, f"http://{host}").status == 403  # a page in the clear is another origin
+        for name in ("evil.example", "x.wild.example"):
+            host = f"{name}:{stack.admin_port}"
+            assert post(host, f"https://{host}").status == 403
+        assert f"https://127.0.0.1:{stack.admin_port}/" in stack.log()

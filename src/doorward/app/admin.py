@@ -117,7 +117,11 @@ async def serve_admin(supervisor: Supervisor) -> None:
     tcp = socket.socket(family)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     tcp.bind((host.strip("[]"), int(port)))
-    names = frozenset({listen, f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
+    certificates = supervisor.offices.of(Certificates)
+    names = frozenset(
+        {listen, f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"}
+        | {f"{name.lower()}:{port}" for name in certificates.names_of("admin")}
+    )
     plane = AdminPlane(AdminView(supervisor), _token(supervisor.data_dir), names, supervisor.offices.acts())
     common: dict[str, Any] = {
         "lifespan": "off",
@@ -127,7 +131,7 @@ async def serve_admin(supervisor: Supervisor) -> None:
         "ws": "none",
         "backlog": _CONNECTIONS,  # asyncio takes as many in one turn before any can be refused
     }
-    door = supervisor.offices.of(Certificates).admin_door
+    door = certificates.admin_door
     face: Any = _BoundedProtocol if door is None else _secured(door)
     faces = [
         (_Server(uvicorn.Config(plane.app, http=face, proxy_headers=False, **common)), tcp),

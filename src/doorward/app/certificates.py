@@ -323,6 +323,12 @@ class Certificates(Office):
             found.append({"where": "files", "state": "refused", "why": self.refused})
         return found
 
+    def names_of(self, where: str) -> tuple[str, ...]:
+        """The names that a certificate in force is for, as a client writes them before a port; wildcards are none."""
+        facts = self.holding.facts.get(where)
+        names = () if facts is None else facts.names
+        return tuple(f"[{name}]" if ":" in name else name for name in names if "*" not in name)
+
     def health(self) -> Health:
         """Whether TLS holds."""
         return self._health.say(self.supervisor.settings, self.holding, self.refused)

@@ -88,7 +88,7 @@ def build_controls(
     made: dict[type[Control], Control] = {
         CheckOrigin: CheckOrigin(
             allowed_hosts(gateway.listen, public.netloc, gateway.hosts, public.scheme),
-            allowed_origins(gateway.listen, origin, gateway.origins),
+            allowed_origins(gateway.listen, origin, gateway.origins, "https" if gateway.tls else "http"),
         ),
         CheckToken: CheckToken(_judge(settings, payload, clock), gateway.public_url),
         BindToken: _binding(settings, payload, clock),

@@ -143,6 +143,9 @@ def test_another_key_from_a_trusted_authority_is_refused_or_reported_as_the_sett
         until(lambda: one.seen().get("state") == "reported", "the report")
         state = next(row for row in one.stack.admin("/api/v1/controls").json if row["slug"] == "keep-tls")
         assert state["state"] == "degraded" and "report" in state["why"]
+        weak = [row for row in one.stack.rows(kind="admin") if row["method"] == "control-weakened"]
+        assert [(row["server"], row["control"]) for row in weak] == [("time", "keep-tls")]
+        assert "tls.mode" in one.stack.command("check").stdout
 
 
 def test_a_new_pin_holds_at_once_for_kept_connections_too(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ class Certificates(Office):
         self.holding = await asyncio.to_thread(self._read, self.supervisor.settings)
         if self.holding.admin is not None:
             self.admin_door = TlsDoor(server_context(self.holding.admin))
+        self._note_weakened()
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     def judge(self, fresh: Loaded) -> None:
@@ -90,6 +91,16 @@ class Certificates(Office):
         """See ``Office``."""
         self.seen = {name: row for name, row in self.seen.items() if name in self.supervisor.settings.servers}
         self._adopt(self._judged)
+        self._note_weakened()
+
+    def _note_weakened(self) -> None:
+        """What the settings in force let through."""
+        for name, spec in self.supervisor.settings.servers.items():
+            if spec.tls is not None and spec.tls.mode == "report":
+                why = "a key that is not pinned goes through: tls.mode is report"
+                self.supervisor.note(
+                    "control-weakened", own_actor(), server=name, control="keep-tls", reason=why
+                )
 
     async def close(self) -> None:
         """See ``Office``."""

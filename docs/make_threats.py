@@ -82,6 +82,8 @@ THREATS = (
         "redirects, bounded. Exceptions are named in `network.allow`.",
         ("S1.2",),
         ("check-token",),
+    ),
+    Threat(
         "A token is stolen",
         "Somebody reads a good token from a log, a disk or a proxy, and presents it.",
         "Tokens live shortly and can be revoked. One that is bound to a key (DPoP) needs a fresh proof that counts once; one that is "
@@ -183,19 +185,15 @@ THREATS = (
     Threat(
         "A result carries instructions",
         "A server hides instructions in what a tool, a prompt or a resource returns.",
-        "Nothing stops this yet: contents are not inspected.",
+        "Nothing stops this yet: contents are not inspected by the gateway.",
         ("S3.1", "S3.3", "S5.1"),
+    ),
+    Threat(
         "Somebody listens or sits in between",
         "A network, a proxy or a false server reads or changes what clients, Doorward and servers say to one another.",
         "TLS 1.3 on every listener beyond loopback, or Doorward does not start; servers are checked by name and authority, and "
         "by pinned keys where the settings name them. There is no CRL or OCSP check of certificates.",
         ("S1.6", "S2.4", "S2.5", "S2.6", "S2.7", "N2.5", "N2.7"),
-    ),
-    Threat(
-        "A tool changes its description, or carries instructions",
-        "A server lists a harmless tool and changes it later, or hides instructions in descriptions and results.",
-        "Nothing stops this yet: definitions are not pinned and contents are not inspected.",
-        ("S3.1", "S3.3", "S3.4", "S3.6", "S5.1"),
     ),
     Threat(
         "A confused deputy at the login",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,6 +22,7 @@ from doorward.adapters.open_files import connections_within, raise_open_files
 from doorward.adapters.outbox import Outbox
 from doorward.adapters.shared_counters import SharedCounters
 from doorward.adapters.stdio_link import StdioUpstream
+from doorward.app.client_face import ClientFace, OpenFace
 from doorward.app.controls import build_controls, build_policy
 from doorward.app.documents import documents_of
 from doorward.app.session_office import Killed
@@ -63,25 +64,6 @@ _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
 _ASK_SECONDS = 30.0
 _PRESENT_SECONDS = 10.0
-
-
-class ClientFace(Protocol):
-    """What a data plane needs of the face towards its clients."""
-
-    @property
-    def port(self) -> int: ...
-
-    @property
-    def faces(self) -> Collection[Any]: ...
-
-    def close(self) -> None: ...
-
-    async def drain(self, seconds: float) -> None: ...
-
-    def forget_heads(self) -> None: ...
-
-
-OpenFace = Callable[[Gateway, Outbox, FactBook], Awaitable[ClientFace]]
 _GOODBYE_SECONDS = 1.0
 
 

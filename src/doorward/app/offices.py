@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from doorward.app.authorization import Authorization
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
 from doorward.base.errors import CallerError, DoorwardError
@@ -26,6 +27,7 @@ def offices_of(supervisor: Supervisor) -> list[Office]:
     """Every office there is. One line for each, with the reason where its place matters."""
     return [
         Notary(supervisor),
+        Authorization(supervisor),
     ]
 
 

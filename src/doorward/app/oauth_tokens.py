@@ -115,9 +115,9 @@ class Tokens:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise OAuthRefusal("invalid_client_metadata", "Send application/json.")
         address = request.client.host if request.client else ""
-        self._admit(address)
         at = time.time()
         client, _, answer = register(await request.body(), now.rules, at)
+        self._admit(address)
         await asyncio.to_thread(now.clients.add, client, at)
         self._office.record(
             "client-registered", "", client=client.id, item=client.name, address=address, verdict="allow"

@@ -92,7 +92,7 @@ class RedirectRules(msgspec.Struct, frozen=True):
             return "has a scheme that is not allowed"
         else:
             try:
-                if parse_host(host) != host:
+                if parse_host(host) != host.strip("[]"):
                     return "has a host in another than its one spelling"
             except UpstreamError:
                 return "has a host that is no name or address"

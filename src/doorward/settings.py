@@ -197,6 +197,7 @@ SLUGS: dict[str, bool] = {
     "ask-policy": False,
     "gate-server-requests": False,
     "keep-ledger": True,
+    "ask-consent": True,
     "keep-cage": True,
 }
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def check_people(settings: Settings, reader: Reader) -> None:
     """Check ``[identity]``."""
     gateway, identity = settings.gateway, settings.identity
-    if identity.mode in ("external", "broker"):
+    if identity.mode == "external":
         reader.fail(
             "settings-not-available",
             ("identity", "mode"),
-            f"{identity.mode!r} does not exist yet; use embedded.",
+            f"{identity.mode!r} does not exist yet; use embedded or broker.",
         )
     if identity.users or reader.is_written("identity", "mode"):
         check_embedded(settings, reader)

@@ -136,7 +136,17 @@ REFUSED = [
     ("[gateway]\ncache = { env = 'DB' }", "settings-not-available", ["line 2", "gateway.cache"]),
     ("[gateway.tls]\ncert = 'a'", "settings-not-available", ["line 1", "gateway.tls"]),
     ("identity.mode = 'external'", "settings-not-available", ["line 1", "external"]),
-    ("identity.mode = 'broker'", "settings-not-available", ["line 1", "broker"]),
+    ("identity.mode = 'broker'", "settings-invalid", ["line 1", "identity.broker.client_id"]),
+    ("[identity.broker]\nissuer = 'https://i.example'", "settings-invalid", ["line 1", "broker"]),
+    ("[identity]\nmode = 'broker'\n[identity.broker]\nclient_id = 'd'\nissuer = 'i'", "settings-invalid", ["line 5", "issuer"]),
+    ("[[identity.clients]]\nid = 'c'", "settings-invalid", ["line 1", "redirect_uris"]),
+    ("[[identity.clients]]\nid = 'c'\nredirect_uris = ['http://evil.example/cb']", "settings-invalid", ["line 3", "http to another host"]),
+    ("[[identity.clients]]\nid = 'c'\ngrants = ['client_credentials']", "settings-invalid", ["line 1", "secret"]),
+    ("[[identity.clients]]\nid = 'https://c.example/d'\nredirect_uris = ['https://c.example/cb']", "settings-invalid", ["line 2", "id"]),
+    ("[[identity.clients]]\nid = 'c'\nsecret = 'literal'", "settings-invalid", ["line 3", "secret"]),
+    ("[[identity.users]]\nname = 'client:x'", "settings-invalid", ["line 2", "name"]),
+    ("[identity.registration]\nschemes = ['javascript']", "settings-invalid", ["line 2", "schemes"]),
+    ("[controls.ask-consent]\nmode = 'off'", "settings-floor", ["line 2", "ask-consent"]),
     ("[[identity.issuers]]\nissuer = 'x'", "settings-not-available", ["line 1", "identity.issuers"]),
     ("identity.mode = 'off'\n[gateway]\nlisten = '192.0.2.1:80'\npublic_url = 'https://h'", "settings-floor", ["line 1", "identity.mode"]),
     ("[[identity.users]]\nroles = []", "settings-invalid", ["line 1", "users[0].name", "required"]),
@@ -229,6 +239,19 @@ def test_strict_profiles_say_that_trust_must_be_written(profile):
 def test_hard_profiles_name_what_weakens_them(profile, weak):
     head = f"gateway.profile = '{profile}'\ngateway.public_url = 'https://a.example'\n"
     assert refusal(head + weak).code == "settings-floor"
+
+
+@pytest.mark.parametrize("profile", ["production", "regulated"])
+def test_strict_profiles_have_no_embedded_accounts_unless_they_are_allowed_by_name(profile):
+    head = f"gateway.profile = '{profile}'\ngateway.public_url = 'https://a.example'\n"
+    users = "[[identity.users]]\nname = 'alice'\n"
+    refused = refusal(head + users)
+    assert refused.code == "settings-floor"
+    assert "embedded_accounts_in" in refused.tell
+    other = "regulated" if profile == "production" else "production"
+    assert refusal(f"{head}[identity]\nembedded_accounts_in = ['{other}']\n{users}").code == "settings-floor"
+    allowed = refusal(f"{head}[identity]\nembedded_accounts_in = ['{profile}']\n{users}")
+    assert allowed.code == "settings-not-available"  # what is refused now is the rest of the profile
 
 
 def test_controls_above_the_floor_may_report_or_be_off_anywhere():

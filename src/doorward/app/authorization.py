@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from doorward.adapters.guarded_http import GuardedHttp
 from doorward.adapters.key_files import load_or_create_secret
-from doorward.app.controls import accounts_of
+from doorward.app.controls import accounts_of, mode_of
 from doorward.app.oauth_clients import Clients, configured_clients
 from doorward.app.office import Office
 from doorward.base.addresses import NetworkRules
 from doorward.base.clock import SystemClock, rfc3339
 from doorward.base.errors import CallerError
 from doorward.console.acts import Act, Asked
+from doorward.controls.ask_consent import AskConsent
 from doorward.identity.browsers import LINK_SECONDS, Browsers
 from doorward.identity.grants import CLIENT_SUBJECT, Grants, Lifetimes, Who
 from doorward.identity.metadata import issuer_of, resource_of
@@ -41,14 +42,19 @@ _RECORDS_PER_SECOND = 20.0  # ... and on the long run: a flood must not fill the
 _PATHS = ("authorize", "token", "revoke", "introspect", "consent", "style.css")
 
 
+_Secrets = tuple[dict[str, "Client"], str]  # the clients of the settings, and our own secret at the provider
+
+
 class InForce:
     """Everything that follows from one state of the settings."""
 
-    def __init__(self, office: Authorization, settings: Settings, configured: dict[str, Client]) -> None:
+    def __init__(self, office: Authorization, settings: Settings, secrets: _Secrets) -> None:
+        configured, self.broker_secret = secrets
         supervisor, identity = office.supervisor, settings.identity
         self.settings = settings
         self.issuer = issuer_of(settings.gateway.public_url)
         self.is_broker = identity.mode == "broker"
+        self.asks = mode_of(settings, AskConsent.slug) == "enforce"  # the range alone runs without
         self.rules = RedirectRules(identity.registration.schemes, identity.registration.localhost_ports)
         network = NetworkRules.of(
             settings.network.allow, plain_loopback=settings.gateway.profile in _OPEN_PROFILES
@@ -96,7 +102,7 @@ class Authorization(Office):
 
     def __init__(self, supervisor: Supervisor) -> None:
         super().__init__(supervisor)
-        self._judged: tuple[str, dict[str, Client]] = ("", {})
+        self._judged: _Secrets = ({}, "")
         self._room = _RECORDS_BURST
         self._room_at = time.monotonic()
 
@@ -104,22 +110,26 @@ class Authorization(Office):
         """See ``Office.open``."""
         self.seal = Seal(load_or_create_secret(self.supervisor.data_dir, "oauth"))
         settings = self.supervisor.settings
-        configured = await asyncio.to_thread(configured_clients, settings, self._resolve)
-        self.now = InForce(self, settings, configured)
+        self.now = InForce(self, settings, await asyncio.to_thread(self._read, settings))
 
     def judge(self, fresh: Loaded) -> None:
         """See ``Office.judge``."""
-        self._judged = (fresh.digest, configured_clients(fresh.settings, self._resolve))
+        self._judged = self._read(fresh.settings)
 
     def renew(self) -> None:
         """See ``Office.renew``."""
         before = self.now
-        self.now = InForce(self, self.supervisor.settings, self._judged[1])
+        self.now = InForce(self, self.supervisor.settings, self._judged)
         before.http.close()
 
     async def close(self) -> None:
         """See ``Office.close``."""
         self.now.http.close()
+
+    def _read(self, settings: Settings) -> _Secrets:
+        secret = settings.identity.broker.secret
+        own = self._resolve(secret, "identity.broker.secret").reveal().decode() if secret is not None else ""
+        return configured_clients(settings, self._resolve), own
 
     def _resolve(self, reference: Any, where: str) -> Any:
         return self.supervisor._secrets.resolve(reference, where)

@@ -35,14 +35,17 @@ _STYLE_FIELDS = {"Cache-Control": "max-age=300", "X-Content-Type-Options": "nosn
 
 def routes_of(office: Authorization) -> Sequence[Route]:
     """Every route below /oauth/ that people's browsers and clients' programs come to."""
+    from doorward.app.oauth_broker import Callbacks
     from doorward.app.oauth_tokens import Tokens
 
     browser, tokens = BrowserFace(office), Tokens(office)
+    callbacks = Callbacks(office, browser)
     return [
         Route("/oauth/authorize", browser.shown(browser.authorize), methods=["GET"]),
         Route("/oauth/login", browser.shown(browser.look_at_link), methods=["GET"]),
         Route("/oauth/login", browser.shown(browser.sign_in), methods=["POST"]),
         Route("/oauth/consent", browser.shown(browser.decide), methods=["POST"]),
+        Route("/oauth/callback", browser.shown(callbacks.come_back), methods=["GET"]),
         Route("/oauth/style.css", _style, methods=["GET"]),
         Route("/oauth/token", tokens.told(tokens.token), methods=["POST"]),
         Route("/oauth/register", tokens.told(tokens.register), methods=["POST"]),
@@ -107,7 +110,19 @@ class BrowserFace:
             return self._ask_who(request, now, client, asked)
         if session is not None and await self._may_skip(now, session, parts, asked):
             return await self._give_code(now, client, asked, session.who, status=302)
+        if not now.asks:
+            return await self._unasked(request, now, client, asked, session)
         return self._ask_consent(request, now, client, asked, parts, session)
+
+    async def _unasked(
+        self, request: Request, now: InForce, client: Client, asked: Asked, session: Session | None
+    ) -> Response:
+        """Profile lab with the control off: the confused deputy, for the range to attack."""
+        if session is not None:
+            return await self._give_code(now, client, asked, session.who, status=302)
+        browser, fresh = self.browser_of(request, now)
+        answer: Response = await self.callbacks.leave(request, now, client, asked, browser)
+        return self.with_cookie(answer, now, fresh)
 
     def _tell_client(
         self,
@@ -167,8 +182,9 @@ class BrowserFace:
         browser, fresh = self.browser_of(request, now)
         user = session.who.subject if session is not None else ""
         sealed = self.office.seal.close("consent", asked, browser=browser, subject=user, now=time.time())
-        form_to = "https: " + pages.leads_to(parts) if now.is_broker else pages.leads_to(parts)
-        provider = now.settings.identity.broker.issuer
+        provider, form_to = now.settings.identity.broker.issuer, pages.leads_to(parts)
+        if now.is_broker:  # browsers apply it to every hop, and the provider's come between
+            form_to = f"{'/'.join(provider.split('/')[:3])} {form_to}"
         answer = pages.consent(client, asked, parts, sealed, user=user, provider=provider, form_to=form_to)
         return self.with_cookie(answer, now, fresh)
 
@@ -210,7 +226,7 @@ class BrowserFace:
             return self.with_cookie(pages.signed_in(who.subject), now, fresh)
         again = msgspec.structs.replace(opened.asked, prompt="")
         target = with_query(f"{now.issuer}/oauth/authorize", again.again())
-        return self.with_cookie(_redirect(target, 303), now, fresh)
+        return self.with_cookie(redirect(target, 303), now, fresh)
 
     # -- consent ------------------------------------------------------------------------------------------------
 
@@ -230,7 +246,7 @@ class BrowserFace:
         await asyncio.to_thread(self.office.seal.use, opened, now.state, time.time())
         if decision == "switch":
             await asyncio.to_thread(now.browsers.sign_out, browser)
-            return _redirect(with_query(f"{now.issuer}/oauth/authorize", asked.again()), 303)
+            return redirect(with_query(f"{now.issuer}/oauth/authorize", asked.again()), 303)
         if decision == "deny":
             self.office.record(
                 "consent-denied", opened.subject, client=client.id, item=asked.resource, verdict="refuse"
@@ -261,7 +277,7 @@ class BrowserFace:
     ) -> Response:
         code = await asyncio.to_thread(now.grants.grant, asked, who)
         answer = [("code", code), ("state", asked.state), ("iss", now.issuer)]
-        return _redirect(with_query(asked.redirect_uri, answer), status)
+        return redirect(with_query(asked.redirect_uri, answer), status)
 
     # -- browsers -----------------------------------------------------------------------------------------------
 
@@ -293,6 +309,10 @@ class BrowserFace:
         fresh = mint_handle()
         return fresh, fresh
 
+    def cookie(self, now: InForce) -> str:
+        """The name of the browser's cookie."""
+        return cookie_name(now)
+
     def with_cookie(self, answer: Response, now: InForce, browser: str) -> Response:
         """The answer that tells the browser its name."""
         if browser:
@@ -323,7 +343,8 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _redirect(target: str, status: int) -> Response:
+def redirect(target: str, status: int) -> Response:
+    """A redirect to exactly this target."""
     answer = RedirectResponse(target, status, pages.FIELDS)
     answer.headers["location"] = target  # as it was registered, to the letter
     return answer
@@ -331,4 +352,4 @@ def _redirect(target: str, status: int) -> Response:
 
 def _error_redirect(now: InForce, uri: str, state: str, error: str, tell: str, *, status: int) -> Response:
     answer = [("error", error), ("error_description", tell), ("state", state), ("iss", now.issuer)]
-    return _redirect(with_query(uri, answer), status)
+    return redirect(with_query(uri, answer), status)

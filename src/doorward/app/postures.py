@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Literal
 
+from doorward.app.controls import mode_of
+from doorward.controls.ask_consent import AskConsent
 from doorward.controls.keep_cage import KeepCage
 from doorward.controls.keep_ledger import Health, KeepLedger
 
@@ -40,8 +42,11 @@ class Postures:
 
     def look(self) -> dict[str, tuple[State, str]]:
         """Slug -> state and what was seen."""
+        settings = self._supervisor.settings
+        asks = mode_of(settings, AskConsent.slug) == "enforce"
         probes = (
             KeepLedger(self._ledger),
+            AskConsent(settings.identity.mode, asks=asks),
             KeepCage(lambda: self._cage, self._supervisor.settings.servers),
         )
         found = {}

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _OAUTH = {
     "/oauth/authorize": "authorization of OAuth clients",
-    "/oauth/login": "sign-in by a one-time link",
     "/oauth/consent": "consent of users",
     "/oauth/token": "tokens for OAuth clients",
     "/oauth/revoke": "revocation by OAuth clients",
@@ -68,8 +67,14 @@ def routes_of(settings: Settings) -> list[dict[str, Any]]:
             _row("/.well-known/openid-configuration", "authorization server metadata"),
             _row("/oauth/jwks", "public keys"),
         ]
-    if settings.identity.mode == "embedded":
+    if settings.identity.mode in ("embedded", "broker"):
         rows += [_row(path, what) for path, what in _OAUTH.items()]
+        is_broker = settings.identity.mode == "broker"
+        rows.append(
+            _row("/oauth/callback", "return from the identity provider")
+            if is_broker
+            else _row("/oauth/login", "sign-in by a one-time link")
+        )
         if settings.identity.registration.dynamic:
             rows.append(_row("/oauth/register", "registration of OAuth clients"))
     return [*rows, _row("/healthz", "health"), _row("/readyz", "readiness")]

@@ -183,6 +183,10 @@ class Seal:
         if not store.mark_once("oauth-form", opened.nonce, opened.until + 60.0, now):
             raise _forged("the form came back twice")
 
+    def derive(self, what: str, text: str) -> str:
+        """A secret that follows from a text and our key only."""
+        return _text(hmac.digest(self._key, f"doorward-{what}\0{text}".encode(), sha256))
+
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, b"doorward-form\0" + body, sha256)
 

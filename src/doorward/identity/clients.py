@@ -28,7 +28,7 @@ CODE, REFRESH, OWN = "authorization_code", "refresh_token", "client_credentials"
 REDIRECTS_COUNT = 16
 NAME_CHARS = 80
 DOCUMENT_BYTES = 16_384
-ASSERTION_SECONDS = 600.0  # that a client's proof may live
+ASSERTION_SECONDS = 3_600.0  # that a client's proof may live
 _METHODS = ("none", "client_secret_basic", "client_secret_post")
 _REGISTERED_PREFIX = "dcr-"
 
@@ -228,7 +228,9 @@ def prove(
     if presented.assertion:
         _prove_by_key(presented.assertion, client, store, now, audience)
     elif presented.secret:
-        if not client.secret_hash or not hmac.compare_digest(hashed(presented.secret), client.secret_hash):
+        given = (presented.secret, presented.raw_secret)
+        held = [hmac.compare_digest(hashed(one), client.secret_hash) for one in given if one]
+        if not client.secret_hash or not any(held):
             raise unknown_client("wrong secret" if client.secret_hash else "secret of a client that has none")
     elif not client.is_public:
         raise unknown_client("no proof")

@@ -91,6 +91,7 @@ class Presented(msgspec.Struct, frozen=True):
     client_id: str
     secret: str = ""
     assertion: str = ""
+    raw_secret: str = ""  # as it came, from clients that leave out the encoding of RFC 6749 §2.3.1
 
     def __repr__(self) -> str:
         return f"Presented({self.client_id!r})"
@@ -129,8 +130,8 @@ def _read_basic(authorization: str) -> Presented:
         name, colon, secret = base64.b64decode(encoded.strip(" "), validate=True).decode().partition(":")
         if not colon or not name or not secret:
             raise ValueError(colon)
-        # RFC 6749 §2.3.1: both are form-encoded first
-        return Presented(unquote_plus(name, errors="strict"), secret=unquote_plus(secret, errors="strict"))
+        plain = [unquote_plus(part, errors="strict") for part in (name, secret)]
+        return Presented(plain[0], secret=plain[1], raw_secret=secret)
     except (ValueError, binascii.Error, UnicodeError):
         raise _unknown("malformed basic credentials") from None
 

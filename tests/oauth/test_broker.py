@@ -261,3 +261,31 @@ def test_a_provider_that_is_gone_signs_nobody_in_and_says_nothing_of_why(tmp_pat
     finally:
         stack.stop()
         servers["notes"].close()
+
+
+def test_users_of_another_provider_are_other_people(tmp_path: Path) -> None:
+    """The settings change to a provider that has a carol, too: sessions and refresh tokens of the first are worth nothing."""
+    servers: dict[str, Any] = {"notes": HttpUpstream(tools=[tool("list")])}
+    stack = Brokered(tmp_path, servers)
+    other = None
+    try:
+        stack.start()
+        browser = Browser(stack)
+        back = browser.get(stack.provider.walk(approved(browser).location))
+        tokens = Browser(stack).post("/oauth/token", token_form(stack, back.answer["code"])).json
+        assert "carol" in browser.get(authorize_url(stack)).text
+        other = Provider(f"{stack.url}/oauth/callback")
+        stack.tables["identity"]["broker"]["issuer"] = other.url
+        stack.tables["network"]["allow"].append(f"127.0.0.1:{other.port}")
+        stack.write_settings()
+        assert stack.admin("/api/v1/reload", {}).status == 200
+        assert "carol" not in browser.get(authorize_url(stack)).text
+        form = {"grant_type": "refresh_token", "client_id": "desk", "refresh_token": tokens["refresh_token"]}
+        refused = Browser(stack).post("/oauth/token", form)
+        assert (refused.status, refused.json["error"]) == (400, "invalid_grant")
+    finally:
+        stack.stop()
+        stack.provider.close()
+        if other is not None:
+            other.close()
+        servers["notes"].close()

@@ -444,3 +444,30 @@ def test_nobody_is_sent_to_an_unknown_web_site_by_an_error(stack: Stack) -> None
     )
     assert page.status == 400
     assert "location" not in page.fields
+
+
+@pytest.mark.parametrize(
+    "path", ["consents/x", "consents", "oauth-clients/x", "oauth-clients", "login-links"]
+)
+@pytest.mark.parametrize("verb", ["GET", "POST", "DELETE"])
+def test_t18_no_identifier_of_ours_opens_anything_to_a_user(browser: Browser, path: str, verb: str) -> None:
+    """Consents and clients are for operators: no user reaches them, their owner neither, and nobody without the admin token."""
+    stack = browser.stack
+    token = tokens_of(browser)["access_token"]
+    assert browser.ask(verb, f"/api/v1/{path}", Authorization=f"Bearer {token}").status == 404
+    admin = Browser(stack)
+    import http.client
+
+    stack.wait_admin()
+    connection = http.client.HTTPConnection("127.0.0.1", stack.admin_port, timeout=10)
+    connection.request(
+        verb,
+        f"/api/v1/{path}",
+        headers={
+            "Authorization": f"Bearer {token}",
+            "Cookie": "; ".join(f"{k}={v}" for k, v in browser.cookies.items()),
+        },
+    )
+    assert connection.getresponse().status in (401, 405)
+    connection.close()
+    assert admin.cookies == {}

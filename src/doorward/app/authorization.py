@@ -84,6 +84,9 @@ class InForce:
 
     def roles_of(self, who: Who) -> tuple[str, ...] | None:
         """The roles of a user now; None when there is no such account (any more)."""
+        # Two providers may give the same name to different people.
+        if who.provider != (self.settings.identity.broker.issuer if self.is_broker else ""):
+            return None
         if self.is_broker:
             known = self.settings.roles
             return tuple(role for role in who.roles if role in known)
@@ -173,6 +176,8 @@ class Authorization(Office):
     async def withdraw(self, tokens: Sequence[Token], by: str) -> None:
         """Revoke access tokens everywhere, before anybody is answered."""
         for token in tokens:
+            if token.token_id in self.supervisor._revoked:
+                continue  # whoever sends a used code again and again makes no work
             await self.supervisor.revoke(token.token_id, token.expires_at, by)
 
     # -- acts ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from doorward.app.oauth_limits import AddressLimit
 from doorward.base.errors import CallerError, UpstreamError
 from doorward.identity import brokered
 from doorward.identity.brokered import Provider
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from doorward.identity.grants import Who
     from doorward.identity.requests import Asked
 
+_TRIPS = 600  # that one address may begin within the life of a trip
 _METADATA_SECONDS = 600.0
 _JWKS_SECONDS = 300.0
 _JWKS_AGAIN_SECONDS = 30.0  # an unknown key is looked for anew, but not as often as somebody likes
@@ -34,6 +36,7 @@ class Callbacks:
         self._office = office
         self._face = face
         face.callbacks = self
+        self._trips = AddressLimit(_TRIPS, brokered.TRIP_SECONDS, "Too many sign-ins; try later.")
         self._cached: dict[tuple[str, str], tuple[float, Any]] = {}
 
     async def leave(
@@ -42,6 +45,7 @@ class Callbacks:
         """After consent: send the browser to the provider. Only now is there a state, and a cookie for it (AS-27)."""
         from doorward.app.oauth_web import redirect
 
+        self._trips.admit(request.client.host if request.client else "")
         provider = await self._provider(now)
         broker = now.settings.identity.broker
         target, state = await asyncio.to_thread(
@@ -119,7 +123,11 @@ class Callbacks:
         answer = await self._post(now, provider.token_endpoint, fields, body)
         claims = await self._claims(now, provider, answer, derive("nonce", state))
         return brokered.who_is(
-            claims, subject_claim=broker.subject_claim, roles_claim=broker.roles_claim, mapped=broker.roles
+            claims,
+            provider=provider.issuer,
+            subject_claim=broker.subject_claim,
+            roles_claim=broker.roles_claim,
+            mapped=broker.roles,
         )
 
     async def _claims(self, now: InForce, provider: Provider, answer: Any, expected: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from doorward.app.oauth_limits import AddressLimit
 from doorward.base.errors import CallerError, DoorwardError, OperatorError, UpstreamError
 from doorward.identity.clients import DOCUMENT_BYTES, Client, document_url, read_document, version_of
 from doorward.identity.oauth_forms import OAuthRefusal, unknown_client
@@ -34,6 +35,7 @@ _FRESH_SECONDS = (60.0, 3_600.0, 86_400.0)  # at least, usually and at most: how
 _FAILED_SECONDS = 60.0
 _CACHED_COUNT = 512
 _FETCH_SECONDS = 5.0
+_FETCHES = 120  # documents a minute
 _JWKS_BYTES = 65_536
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=([0-9]{1,9})(?:$|[,\s])", re.ASCII)
 
@@ -102,6 +104,7 @@ class Clients:
         self._http = http
         self._state = state
         self._documents: dict[str, tuple[float, Client | OAuthRefusal]] = {}
+        self._fetches = AddressLimit(_FETCHES, 60.0, "Too many clients with documents at once; try later.")
         self._fetching: dict[str, asyncio.Task[Client | OAuthRefusal]] = {}
 
     async def find(self, client_id: str) -> Client:
@@ -164,6 +167,7 @@ class Clients:
             raise OAuthRefusal(
                 "invalid_client", "Documents of this host are not accepted here.", reason="host not allowed"
             )
+        self._fetches.admit("")  # anybody may name a URL: we must not be what floods its host
         answer = await self._http.get(
             url,
             ca_file=registration.ca_file or None,

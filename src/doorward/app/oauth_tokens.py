@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.responses import Response
 
+from doorward.app.oauth_limits import AddressLimit
 from doorward.base.clock import SystemClock
 from doorward.identity.assertions import audiences, peek
 from doorward.identity.clients import Client, prove, register
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 _FIELDS = {"Cache-Control": "no-store", "Pragma": "no-cache", "X-Content-Type-Options": "nosniff"}
 _REGISTRATIONS = 30  # of one address in ...
 _REGISTRATION_SECONDS = 600.0
-_ADDRESSES_COUNT = 4_096
 
 
 class Tokens:
@@ -34,7 +34,9 @@ class Tokens:
 
     def __init__(self, office: Authorization) -> None:
         self._office = office
-        self._registrations: dict[str, list[float]] = {}
+        self._registrations = AddressLimit(
+            _REGISTRATIONS, _REGISTRATION_SECONDS, "Too many registrations; try later."
+        )
 
     def told(
         self, serve: Callable[[Request, InForce], Awaitable[Response]]
@@ -117,22 +119,12 @@ class Tokens:
         address = request.client.host if request.client else ""
         at = time.time()
         client, _, answer = register(await request.body(), now.rules, at)
-        self._admit(address)
+        self._registrations.admit(address)
         await asyncio.to_thread(now.clients.add, client, at)
         self._office.record(
             "client-registered", "", client=client.id, item=client.name, address=address, verdict="allow"
         )
         return _json(answer, 201)
-
-    def _admit(self, address: str) -> None:
-        at = time.monotonic()
-        recent = [one for one in self._registrations.pop(address, []) if one > at - _REGISTRATION_SECONDS]
-        while len(self._registrations) >= _ADDRESSES_COUNT:
-            del self._registrations[next(iter(self._registrations))]
-        self._registrations[address] = recent
-        if len(recent) >= _REGISTRATIONS:
-            raise OAuthRefusal("temporarily_unavailable", "Too many registrations; try later.", status=429)
-        recent.append(at)
 
     # -- revocation and introspection ---------------------------------------------------------------------------
 

@@ -160,7 +160,7 @@ class BrowserFace:
         """Who agreed before is not asked again, save where any program on the machine could stand in (RFC 8252 §8.6)."""
         if parts.scheme != "https" or asked.prompt == "consent":
             return False
-        return await asyncio.to_thread(now.browsers.has_agreed, session.who.subject, asked, time.time())
+        return await asyncio.to_thread(now.browsers.has_agreed, session.who, asked, time.time())
 
     def _ask_who(
         self, request: Request, now: InForce, client: Client, asked: Asked, *, failed: str = ""

@@ -177,7 +177,12 @@ def read_id_token(
 
 
 def who_is(
-    claims: Mapping[str, Any], *, subject_claim: str, roles_claim: str, mapped: Mapping[str, tuple[str, ...]]
+    claims: Mapping[str, Any],
+    *,
+    provider: str,
+    subject_claim: str,
+    roles_claim: str,
+    mapped: Mapping[str, tuple[str, ...]],
 ) -> Who:
     """The user here. Raises: OAuthRefusal when the claims name none."""
     subject = claims.get(subject_claim)
@@ -188,7 +193,7 @@ def who_is(
     values = [given] if isinstance(given, str) else given if isinstance(given, list) else []
     texts = [one for one in values[:ROLES_COUNT] if isinstance(one, str)]
     roles = [role for text in texts for role in (mapped.get(text, ()) if mapped else (text,))]
-    return Who(str(subject), tuple(dict.fromkeys(roles)))
+    return Who(str(subject), tuple(dict.fromkeys(roles)), provider=provider)
 
 
 def unusable(reason: str) -> OAuthRefusal:

@@ -102,7 +102,7 @@ class Browsers:
 
     def remember(self, who: Who, client: Client, asked: Asked, now: float) -> None:
         """Keep what a user agreed to, beside what they agreed to before with the same client."""
-        key = consent_key(who.subject, client.id)
+        key = consent_key(who, client.id)
         for _ in range(8):
             found = self._store.kept(CONSENTS, key, now)
             before = None if found is None else msgspec.msgpack.decode(found[0], type=Consent)
@@ -113,9 +113,9 @@ class Browsers:
                 return
         raise OAuthRefusal("temporarily_unavailable", "Try again.", status=503)
 
-    def has_agreed(self, subject: str, asked: Asked, now: float) -> bool:
+    def has_agreed(self, who: Who, asked: Asked, now: float) -> bool:
         """True where this user agreed to exactly this before."""
-        found = self._store.kept(CONSENTS, consent_key(subject, asked.client_id), now)
+        found = self._store.kept(CONSENTS, consent_key(who, asked.client_id), now)
         return found is not None and msgspec.msgpack.decode(found[0], type=Consent).covers(asked)
 
     def consents(self, now: float) -> dict[str, Consent]:
@@ -139,9 +139,9 @@ def gone_link() -> OAuthRefusal:
     )
 
 
-def consent_key(subject: str, client_id: str) -> str:
+def consent_key(who: Who, client_id: str) -> str:
     """The identifier of a consent: of one user to one client."""
-    pair = msgspec.msgpack.encode((subject, client_id))
+    pair = msgspec.msgpack.encode((who.provider, who.subject, client_id))
     return hashlib.sha256(pair).hexdigest()[:32]
 
 

@@ -43,6 +43,7 @@ class Who(msgspec.Struct, frozen=True):
     subject: str
     roles: tuple[str, ...] = ()
     created: bool = False  # an account of profile local or lab that stands in no settings
+    provider: str = ""  # the issuer at which they signed in; "" for embedded accounts
 
 
 Accounts = Callable[
@@ -199,7 +200,9 @@ class Grants:
         self._check_bound(form, kept.resource, kept.scopes)
         roles = self._roles(kept.who)
         fresh, token = mint_handle(), self._token(now)
-        alive = (*(one for one in kept.tokens if one.expires_at > now), token)[-TOKENS_COUNT:]
+        alive = (*(one for one in kept.tokens if one.expires_at > now), token)
+        if len(alive) > TOKENS_COUNT:  # none of them may be forgotten, or ending the family would miss it
+            raise OAuthRefusal("slow_down", "Use the access token until it runs out.", status=429)
         following = msgspec.structs.replace(kept, refresh=hashed(fresh), tokens=alive)
         if not self._write(family_id, following, version, now):
             raise self._again(family_id, "refresh token used twice at once", kept.who.subject)
@@ -224,13 +227,13 @@ class Grants:
             now = self._clock.now()
             kept, version = self._family(family_id, now)
             if kept is not None and kept.ended:
-                return []
+                return _alive(kept, now)  # again: whoever ended it may not have come to revoking them
             if kept is None:
                 nobody = Family("", Who(""), "", (), "", (), now + USED_SECONDS, ended=True)
                 if self._write(family_id, nobody, 0, now):
                     return []
-            elif self._write(family_id, msgspec.structs.replace(kept, ended=True, tokens=()), version, now):
-                return [one for one in kept.tokens if one.expires_at > now]
+            elif self._write(family_id, msgspec.structs.replace(kept, ended=True), version, now):
+                return _alive(kept, now)
         raise OAuthRefusal("temporarily_unavailable", "The grant is in use; try again.", status=503)
 
     def end_all(self, subject: str, client_id: str) -> list[Token]:
@@ -325,9 +328,9 @@ class Grants:
             if found is None:
                 return []
             kept = msgspec.msgpack.decode(found[0], type=Family)
-            ended = msgspec.msgpack.encode(msgspec.structs.replace(kept, ended=True, tokens=()))
+            ended = msgspec.msgpack.encode(msgspec.structs.replace(kept, ended=True))
             if self._store.replace(FAMILIES, key, ended, seen=found[1], now=now, expires_at=kept.expires_at):
-                return [one for one in kept.tokens if one.expires_at > now]
+                return _alive(kept, now)
         raise OAuthRefusal("temporarily_unavailable", "The grant is in use; try again.", status=503)
 
     def _again(self, family_id: str, reason: str, subject: str) -> OAuthRefusal:
@@ -338,6 +341,10 @@ class Grants:
 
 
 _GRANT = "The grant is unknown, used, expired or not this client's."
+
+
+def _alive(family: Family, now: float) -> list[Token]:
+    return [one for one in family.tokens if one.expires_at > now]
 
 
 def _bad_grant(reason: str) -> OAuthRefusal:

@@ -230,17 +230,34 @@ def id_token(**changes: Any) -> dict[str, Any]:
 
 def test_a_good_id_token_names_a_user_with_roles() -> None:
     claims = id_token(roles=["staff", "other"])
-    assert who_is(claims, subject_claim="sub", roles_claim="roles", mapped={}).roles == ("staff", "other")
+    assert who_is(claims, provider=IDP.issuer, subject_claim="sub", roles_claim="roles", mapped={}).roles == (
+        "staff",
+        "other",
+    )
     mapped = who_is(
-        claims, subject_claim="sub", roles_claim="roles", mapped={"staff": ("user", "user"), "x": ("admin",)}
+        claims,
+        provider=IDP.issuer,
+        subject_claim="sub",
+        roles_claim="roles",
+        mapped={"staff": ("user", "user"), "x": ("admin",)},
     )
     assert (mapped.subject, mapped.roles) == ("carol", ("user",))
     assert id_token(aud=["doorward", "other"], azp="doorward")
     assert who_is(
-        {"sub": "a", "roles": "staff"}, subject_claim="sub", roles_claim="roles", mapped={}
+        {"sub": "a", "roles": "staff"},
+        provider=IDP.issuer,
+        subject_claim="sub",
+        roles_claim="roles",
+        mapped={},
     ).roles == ("staff",)
     assert (
-        who_is({"sub": "a", "roles": {"x": 1}}, subject_claim="sub", roles_claim="roles", mapped={}).roles
+        who_is(
+            {"sub": "a", "roles": {"x": 1}},
+            provider=IDP.issuer,
+            subject_claim="sub",
+            roles_claim="roles",
+            mapped={},
+        ).roles
         == ()
     )
 
@@ -271,7 +288,7 @@ def test_an_answer_without_an_id_token_signs_nobody_in(answer: Any) -> None:
 def test_claims_that_name_nobody_sign_nobody_in(subject: Any) -> None:
     claims = {} if subject is ... else {"sub": subject}
     with pytest.raises(OAuthRefusal):
-        who_is(claims, subject_claim="sub", roles_claim="roles", mapped={})
+        who_is(claims, provider=IDP.issuer, subject_claim="sub", roles_claim="roles", mapped={})
 
 
 @pytest.mark.parametrize(

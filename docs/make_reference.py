@@ -15,7 +15,7 @@ from typing import Any
 HOME = Path(__file__).resolve().parent.parent
 PAGES = HOME / "docs" / "reference"
 ORDER_FILE = HOME / "src" / "doorward" / "controls" / "order.py"
-HOOKS = ("head", "request", "listing", "reply", "notice", "settled")
+HOOKS = ("head", "request", "listing", "reply", "notice", "claim", "settled")
 WIDTH = 100
 sys.path.insert(0, str(HOME / "src"))
 
@@ -26,7 +26,7 @@ Written by `docs/make_reference.py` from `src/doorward/controls`; run `make form
 A control is one class in one file. The pipeline calls its hooks in the order below; a refusal ends it. `covers` names ids of the
 catalogue that it fulfils, `partly` those to which it contributes; `doorward controls --catalogue` lists all 87. A control of the
 **floor** is always in force outside of profile `lab`. The others can be set to `report` (what would have been refused is only
-noted on record; what a `head` hook would have refused is in the log) or `off` in `[controls.SLUG]`; both show in `doorward check` and `doorward controls`.
+noted on record; what a hook without a call at hand, such as `head`, would have refused is in the log) or `off` in `[controls.SLUG]`; both show in `doorward check` and `doorward controls`.
 
 | hook | when |
 |---|---|
@@ -35,6 +35,7 @@ noted on record; what a `head` hook would have refused is in the log) or `off` i
 | `listing` | a server listed tools, prompts, resources or templates |
 | `reply` | a server's final answer came |
 | `notice` | a server sends a notification, or asks the client something |
+| `claim` | a caller presents a session or a state that is not plainly theirs |
 | `settled` | the exchange is over; nothing can be changed |
 
 Before all of them the framing of HTTP is checked. The path is checked after `check-origin`, the limit for each peer address

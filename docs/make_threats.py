@@ -90,9 +90,24 @@ THREATS = (
     Threat(
         "A stolen or guessed session",
         "Somebody uses a session id of another caller, or one that has ended.",
-        "Ids are sealed, belong to one principal, end when idle, and prove nothing: each request needs its own token. 404 otherwise.",
-        ("M3", "S2.1", "S2.2", "S2.3", "N2.1", "N2.2", "N2.3", "N2.4"),
+        "Ids are sealed, belong to one principal, end when idle, and prove nothing: each request needs its own token. 404 otherwise, "
+        "as for a session that does not exist; another caller's is an alert on record.",
+        ("M3", "S2.1", "S2.2", "S2.3"),
         ("check-token",),
+    ),
+    Threat(
+        "A state that somebody else was given, or that was changed",
+        "Between two rounds of a call the client carries its server's state, and changes it, uses it twice, for another call or as another caller.",
+        "It leaves Doorward sealed, bound to caller, server and request, and opens once within fifteen minutes, in every cell. Task ids are "
+        "sealed to their caller as well. Handles that a tool puts into its results are not known as such yet.",
+        ("N2.1", "N2.2", "N2.3", "N2.4"),
+    ),
+    Threat(
+        "A cache hands one caller's view to another",
+        "A server lets any cache share a list or a resource, and Doorward has filtered it for one caller.",
+        'Results say `cacheScope: "private"` whatever the server says, on every page, and `Cache-Control: no-store`.',
+        ("S2.2",),
+        ("scope-cache",),
     ),
     Threat(
         "Floods, slow requests and bombs",
@@ -136,10 +151,17 @@ THREATS = (
         ("keep-ledger",),
     ),
     Threat(
-        "A tool changes its description, or carries instructions",
-        "A server lists a harmless tool and changes it later, or hides instructions in descriptions and results.",
-        "Nothing stops this yet: definitions are not pinned and contents are not inspected.",
-        ("S3.1", "S3.3", "S3.4", "S3.6", "S5.1"),
+        "A tool is not what was approved",
+        "A server lists a harmless tool and changes it later, for everybody or for one caller, or lists two under one name.",
+        "Every definition is compared with its pin before it gets anywhere; what differs is held until somebody approves it.",
+        ("S3.4", "S3.6"),
+        ("match-pin",),
+    ),
+    Threat(
+        "A result carries instructions",
+        "A server hides instructions in what a tool, a prompt or a resource returns.",
+        "Nothing stops this yet: contents are not inspected.",
+        ("S3.1", "S3.3", "S5.1"),
     ),
     Threat(
         "A confused deputy at the login",

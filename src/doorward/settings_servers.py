@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from doorward.catalogue.server import FileGrant, ServerSpec
-from doorward.settings import Settings
+from doorward.settings import Origin, Settings
 from doorward.settings_common import HOST, OPEN_PROFILES, is_loopback
 
 if TYPE_CHECKING:
@@ -58,13 +58,13 @@ def checked_server(spec: ServerSpec, settings: Settings, reader: Reader) -> Serv
         _check_upstream(spec, reader)
     else:
         _check_command(spec, reader)
-    _check_trust(spec, settings.gateway.profile, reader)
+    trust = _trust_of(spec, settings.gateway.profile, reader)
     if not 0 < spec.start_timeout_seconds <= 600:
         reader.fail(
             "settings-invalid", (*path, "start_timeout_seconds"), "expected a number of seconds up to 600."
         )
     files = tuple(FileGrant(path=reader.resolve_path(grant.path), write=grant.write) for grant in spec.files)
-    return msgspec.structs.replace(spec, files=files, trust="off")
+    return msgspec.structs.replace(spec, files=files, trust=trust)
 
 
 def _check_command(spec: ServerSpec, reader: Reader) -> None:
@@ -128,31 +128,22 @@ def _check_upstream(spec: ServerSpec, reader: Reader) -> None:
         reader.fail("settings-invalid", (*here, "prefix"), "expected printable ASCII.")
 
 
-def _check_trust(spec: ServerSpec, profile: str, reader: Reader) -> None:
-    """Definitions are not pinned yet, so nothing may claim that they are."""
+def _trust_of(spec: ServerSpec, profile: str, reader: Reader) -> Literal["review", "first-use", "off"]:
+    """When a definition becomes callable: as written, else as the profile wants it."""
     path = ("servers", spec.name)
-    written = reader.is_written(*path, "trust")
-    if written and spec.trust != "off":
-        reader.fail(
-            "settings-not-available",
-            (*path, "trust"),
-            f'{spec.trust!r} needs pinned definitions, which do not exist yet; "off" does.',
-        )
-    if not written and profile not in OPEN_PROFILES:
-        reader.fail(
-            "settings-not-available",
-            path,
-            f'profile {profile} means trust = "review", which does not exist yet; write trust = "off".',
-        )
-    if reader.is_written(*path, "on_change"):
-        reader.fail(
-            "settings-not-available",
-            (*path, "on_change"),
-            "needs pinned definitions, which do not exist yet.",
-        )
     if spec.egress:
         reader.fail(
             "settings-not-available",
             (*path, "egress"),
             "servers in the cage have no network yet; leave it empty.",
         )
+    if spec.trust == "signed":
+        reader.fail(
+            "settings-not-available",
+            (*path, "trust"),
+            '"signed" needs signed lock files, which do not exist yet; use review.',
+        )
+    if reader.is_written(*path, "trust"):
+        return spec.trust
+    reader.origins.setdefault(f"servers.{spec.name}.trust", Origin("profile"))
+    return "first-use" if profile in OPEN_PROFILES else "review"

@@ -15,6 +15,7 @@ from tests.stack.wire import Answer
 from tests.stand_ins.http_server import HttpUpstream
 
 ERAS = ("modern", "legacy")
+CELLS = tuple(f"{client}-{server}" for client in ERAS for server in ERAS)
 
 
 class Target:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from doorward.protocol import codes
-from tests.attacks.kit import ERAS, Target, target
+from tests.attacks.kit import Target, target
 from tests.stack.kit import descendants, processes
 from tests.stack.wire import Answer, Wire
 from tests.stand_ins.http_server import HttpUpstream, tool
@@ -30,7 +30,7 @@ PASSED_ON = {
     "X_Api_Key": "of-the-client", "Referer": "http://secret.example/", "Accept_Encoding": "gzip", "TE": "trailers",
     "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "User_Agent": "client/1",
 }  # fmt: skip
-# Everything that Doorward says to a server in each era; nothing else may ever stand there.
+# Everything that Doorward says to a server of each era; nothing else may ever stand there.
 OWN = {"host", "user-agent", "accept", "content-type", "content-length"}
 OWN_OF = {
     "modern": OWN | {"mcp-protocol-version", "mcp-method", "mcp-name"},
@@ -39,22 +39,18 @@ OWN_OF = {
 
 
 @pytest.fixture(scope="module")
-def gate() -> Iterator[Target]:
+def gate(speaks: str) -> Iterator[Target]:
     schema = {"properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
-    upstream = HttpUpstream(tools=[tool("echo"), tool("delete", read_only=False), tool("regional", **schema)])
+    tools = [tool("echo"), tool("delete", read_only=False), tool("regional", **schema)]
+    upstream = HttpUpstream(speaks, tools)
     with target(upstream=upstream) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def without_head_check() -> Iterator[Target]:
-    with target(off=("check-head",)) as found:
+def without_head_check(speaks: str) -> Iterator[Target]:
+    with target(off=("check-head",), upstream=HttpUpstream(speaks)) as found:
         yield found
-
-
-@pytest.fixture(params=ERAS)
-def era(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 # -- T-01 ------------------------------------------------------------------------------------------------------------------
@@ -79,10 +75,10 @@ def test_t_01_a_call_without_token_works_once_the_control_is_off(era: str) -> No
         open_gate.lets_through(lambda: open_gate.post(era))
 
 
-def test_t_01_no_header_of_a_client_goes_to_a_server(gate: Target, era: str) -> None:
+def test_t_01_no_header_of_a_client_goes_to_a_server(gate: Target, era: str, speaks: str) -> None:
     answer = gate.passes(era, **INTERNAL, **PASSED_ON)
     seen = gate.upstream.calls()[-1]
-    assert set(seen.fields) == OWN_OF[era], seen.head
+    assert set(seen.fields) == OWN_OF[speaks], seen.head
     assert len(seen.lines) == len(seen.fields)
     assert seen.fields["host"] == f"127.0.0.1:{gate.upstream.port}" and seen.fields["user-agent"].startswith(
         "doorward/"
@@ -258,7 +254,9 @@ def test_t_105_a_modern_body_never_runs_by_the_legacy_road(gate: Target) -> None
         assert answer.status == 400 and answer.code == codes.HEADER_MISMATCH and gate.upstream.hits == before
 
 
-def test_t_105_parameters_in_headers_are_checked_against_the_arguments_and_written_anew(gate: Target) -> None:
+def test_t_105_parameters_in_headers_are_checked_against_the_arguments_and_written_anew(
+    gate: Target, speaks: str
+) -> None:
     assert gate.stack.modern("s", "tools/list").status == 200
 
     def call(arguments: dict[str, Any], **fields: Any) -> Answer:
@@ -266,7 +264,8 @@ def test_t_105_parameters_in_headers_are_checked_against_the_arguments_and_writt
 
     good = call({"region": "eu"}, Mcp_Param_Region="eu")
     assert good.status == 200, good
-    assert gate.upstream.calls()[-1].fields["mcp-param-region"] == "eu"
+    wanted = "eu" if speaks == "modern" else None  # the older era has no such headers
+    assert gate.upstream.calls()[-1].fields.get("mcp-param-region") == wanted
     before = gate.upstream.hits
     for fields in (
         {"Mcp_Param_Region": "us"},

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.kit import ERAS, Target, target
+from tests.attacks.kit import Target, target
 from tests.stack.wire import Answer
 from tests.stand_ins.http_server import HttpUpstream, tool
 
@@ -32,8 +32,10 @@ permit (principal, action, resource is Server);
 
 
 @pytest.fixture(scope="module", params=["roles", "cedar"])
-def gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    upstream = HttpUpstream(tools=[tool("echo"), tool(LONG_NAME)])
+def gate(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, speaks: str
+) -> Iterator[Target]:
+    upstream = HttpUpstream(speaks, tools=[tool("echo"), tool(LONG_NAME)])
     tables: dict[str, dict[str, Any]] = {
         "identity": {"users": [{"name": "alice", "roles": ["patterned"]}]},
         "roles.patterned": {"servers": ["s"], "tools": [MANY_STARS, "echo"]},
@@ -44,11 +46,6 @@ def gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         tables["policy"] = {"files": [str(file)]}
     with target(upstream=upstream, tables=tables) as found:
         yield found
-
-
-@pytest.fixture(params=ERAS)
-def era(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def timed(send: Callable[[], Answer]) -> tuple[Answer, float]:

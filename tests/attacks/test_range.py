@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from doorward.cli.range import exit_code_of
-from doorward.range.index import find
+from doorward.range import runner
+from doorward.range.index import CELLS, LABS, find
 from doorward.range.lab import Phase
 from doorward.range.reports import what_failed
 from doorward.range.runner import Result, run_lab
@@ -23,8 +24,7 @@ from tests.stack.kit import DOORWARD, descendants, processes
 from tests.stack.wire import until
 
 BUDGET_SECONDS = 60
-LABS = ("L01", "L09", "L22", "L23")
-ERAS = ("modern", "legacy")
+JOBS = [(row.lab, cell) for row in LABS for cell in row.cells]
 
 
 class Run:
@@ -43,8 +43,8 @@ class Run:
         )
         self.rows: list[dict[str, Any]] = json.loads(self.done.stdout)
 
-    def row(self, lab: str, era: str) -> dict[str, Any]:
-        return next(row for row in self.rows if (row["lab"], row["era"]) == (lab, era))
+    def row(self, lab: str, cell: str) -> dict[str, Any]:
+        return next(row for row in self.rows if (row["lab"], row["cell"]) == (lab, cell))
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,10 @@ def run(tmp_path_factory) -> Run:
     return Run(tmp_path_factory.mktemp("range"))
 
 
-@pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("lab", LABS)
-def test_a_lab_is_exploited_then_blocked_then_exploited_again(run, lab, era):
-    row = run.row(lab, era)
+@pytest.mark.parametrize(("lab", "cell"), JOBS)
+def test_a_lab_is_exploited_then_blocked_then_exploited_again(run, lab, cell):
+    row = run.row(lab, cell)
+    assert row["era"] == cell.split("-")[0]
     assert (row["vulnerable"], row["fixed"], row["rolled_back"], row["ok"]) == (
         "exploited",
         "blocked",
@@ -71,31 +71,33 @@ def test_a_lab_is_exploited_then_blocked_then_exploited_again(run, lab, era):
     assert all(one["outcome"] == "exploited" or one["always_blocked"] for one in opened["attempts"])
 
 
-@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("lab", ["L01", "L22", "L23"])
-def test_nothing_of_a_blocked_attack_reaches_the_server(run, lab, era):
-    evidence = run.row(lab, era)["evidence"]
+def test_nothing_of_a_blocked_attack_reaches_the_server(run, lab, cell):
+    evidence = run.row(lab, cell)["evidence"]
     assert evidence["upstream_after"] == evidence["upstream_before"]
 
 
-@pytest.mark.parametrize("era", ERAS)
-def test_exactly_as_many_calls_as_allowed_succeed_whatever_is_rotated(run, era):
-    evidence = run.row("L09", era)["evidence"]
-    others = 1 if era == "modern" else 2  # what the second caller needs
-    assert evidence["upstream_after"] - evidence["upstream_before"] == 6 + others
+@pytest.mark.parametrize("cell", CELLS)
+def test_exactly_as_many_calls_as_allowed_succeed_whatever_is_rotated(run, cell):
+    evidence = run.row("L09", cell)["evidence"]
+    others = 1 if cell.startswith("modern") else 2  # what the second caller needs
+    # At a legacy server each OAuth client of a caller has a session of its own, which Doorward opens.
+    sessions = 7 if cell == "modern-legacy" else 0
+    assert evidence["upstream_after"] - evidence["upstream_before"] == 6 + others + sessions
     assert len(evidence["phases"]["fixed"]["attempts"]) == 8
 
 
-@pytest.mark.parametrize("lab", LABS)
-def test_the_fix_is_one_setting(run, lab):
-    (change,) = run.row(lab, "modern")["evidence"]["config_diff"]
+@pytest.mark.parametrize(("lab", "cell"), JOBS)
+def test_the_fix_is_one_setting(run, lab, cell):
+    (change,) = run.row(lab, cell)["evidence"]["config_diff"]
     (slug,) = find(lab).controls
     assert change == {"key": f"controls.{slug}.mode", "before": "off", "after": "enforce"}
 
 
 def test_the_command_says_one_document_and_ends_well(run):
     assert run.done.returncode == 0
-    assert [(row["lab"], row["era"]) for row in run.rows] == [(lab, era) for lab in LABS for era in ERAS]
+    assert [(row["lab"], row["cell"]) for row in run.rows] == JOBS
     assert ET.parse(run.junit).getroot().get("failures") == "0"
     assert json.loads(run.sarif.read_text())["runs"][0]["results"] == []
 
@@ -109,7 +111,7 @@ def test_every_refusal_is_on_record(run):
 
 
 def test_the_transcript_holds_both_sides_and_no_token(run):
-    transcript = run.row("L01", "modern")["evidence"]["transcript"]
+    transcript = run.row("L01", "modern-modern")["evidence"]["transcript"]
     assert {"request", "response", "phase", "variant"} <= set(transcript[0])
     assert any("access_token=[token" in one["request"]["line"] for one in transcript)
     assert "eyJ" not in run.done.stdout  # how every JSON Web Token begins
@@ -118,23 +120,24 @@ def test_the_transcript_holds_both_sides_and_no_token(run):
 # -- when something is wrong ----------------------------------------------------------------------------------------
 
 
-def disturbed(lab: str, era: str, at: Phase, deed: Any) -> Result:
-    """Run one lab and do something to its stage before the attack of one phase."""
+def disturbed(lab: str, cell: Any, at: Phase, deed: Any) -> Result:
+    """Run one lab in one cell and do something to its stage before the attack of one phase."""
     import asyncio
 
     async def before(stage: Stage, phase: Phase) -> None:
         if phase == at:
             await deed(stage)
 
-    return asyncio.run(run_lab(find(lab), era, before=before))
+    (result,) = asyncio.run(run_lab(find(lab), (cell,), before=before))
+    return result
 
 
-@pytest.mark.parametrize("lab", LABS)
-def test_a_stopped_server_proves_nothing(lab):
+@pytest.mark.parametrize("row", LABS, ids=lambda row: row.lab)
+def test_a_stopped_server_proves_nothing(row):
     async def stop(stage: Stage) -> None:
         await stage.upstream.stop()
 
-    result = disturbed(lab, "modern", "fixed", stop)
+    result = disturbed(row.lab, row.cells[0], "fixed", stop)
     assert (result.vulnerable, result.fixed, result.ok) == ("exploited", "inconclusive", False)
     assert result.evidence.positive_control is False
     assert exit_code_of([result]) == 1
@@ -148,7 +151,7 @@ def test_a_killed_gateway_proves_nothing():
         process.kill()
         await process.wait()
 
-    result = disturbed("L01", "legacy", "fixed", kill)
+    result = disturbed("L01", "legacy-legacy", "fixed", kill)
     assert (result.fixed, result.rolled_back) == ("inconclusive", "inconclusive")
     assert exit_code_of([result]) == 1
 
@@ -157,19 +160,36 @@ def test_a_fix_that_does_not_hold_is_told():
     async def undo(stage: Stage) -> None:
         await stage.gate.switch({"controls.check-head": {"mode": "off"}})
 
-    result = disturbed("L22", "modern", "fixed", undo)
+    result = disturbed("L22", "modern-modern", "fixed", undo)
     assert (result.fixed, result.ok) == ("exploited", False)
     assert "fixed is exploited" in what_failed(result)
 
 
-def test_a_refusal_that_is_not_on_record_proves_nothing():
+def test_a_call_that_took_another_cell_proves_nothing(monkeypatch):
+    monkeypatch.setattr(runner, "RECORD_SECONDS", 0.2)
+
+    async def elsewhere(stage: Stage) -> None:
+        stage.cell = "legacy-modern"
+
+    result = disturbed("L22", "modern-modern", "fixed", elsewhere)
+    assert result.fixed == "inconclusive"
+    assert "took this cell" in result.evidence.phases["fixed"].why
+
+
+def test_a_refusal_that_is_not_on_record_proves_nothing(monkeypatch):
+    monkeypatch.setattr(runner, "RECORD_SECONDS", 0.2)
+
     async def forget(stage: Stage) -> None:
-        async def nothing() -> list[Any]:
-            return []
+        honest = stage.look
 
-        stage.gate.new_records = nothing  # type: ignore[method-assign]
+        async def forgetful() -> list[Any]:
+            found = await honest()
+            stage.records[:] = [one for one in stage.records if one.get("verdict") != "refuse"]
+            return found
 
-    result = disturbed("L23", "modern", "fixed", forget)
+        stage.look = forgetful  # type: ignore[method-assign]
+
+    result = disturbed("L23", "modern-modern", "fixed", forget)
     assert result.fixed == "inconclusive"
     assert "not on record" in what_failed(result)
 
@@ -209,9 +229,9 @@ def test_records_of_a_lab_cannot_pass_for_real_ones():
     logs: set[str] = set()
 
     async def look(stage: Stage) -> None:
-        await stage.ordinary_call("visitor")
+        await stage.ordinary_call(stage.visitor)
         logs.update(record["log"] for record in await stage.gate.new_records())
 
-    assert disturbed("L01", "modern", "fixed", look).ok
+    assert disturbed("L01", "modern-modern", "fixed", look).ok
     assert logs
     assert all(log.startswith("lab/") for log in logs)

@@ -10,6 +10,7 @@ import pytest
 from doorward.gateway.routes import join_uri, split_uri
 from doorward.gateway.streams import Stream
 from doorward.policy.roles import Role
+from doorward.protocol.envelope import notification
 from tests.talks.talk import PlayedServer, Talk
 
 POLICY = {
@@ -29,8 +30,12 @@ def _unknown(code: int, message: str) -> Any:
     return lambda _: {"error": {"code": code, "message": message, "data": {"of": "the server"}}}
 
 
-def made() -> tuple[Talk, PlayedServer, PlayedServer]:
-    servers = [PlayedServer(), PlayedServer()]
+CELLS = ["modern-modern", "modern-legacy", "legacy-legacy", "legacy-modern"]
+
+
+def made(era: str = "both") -> tuple[Talk, PlayedServer, PlayedServer]:
+    """``era``: of the servers; one that has not both is reached as the real gateway does."""
+    servers = [PlayedServer(era), PlayedServer(era)]
     for server in servers:
         server.answers = {
             "prompts/get": _unknown(-32602, "Unknown prompt"),
@@ -41,7 +46,10 @@ def made() -> tuple[Talk, PlayedServer, PlayedServer]:
             "tasks/list": {"result": {"tasks": []}},
             "prompts/list": {"result": {"prompts": [{"name": "greet"}], "resultType": "complete"}},
         }
-    return Talk({"s": servers[0], "other": servers[1]}, policies=POLICY), servers[0], servers[1]
+        if era == "modern":
+            server.answers["resources/read"] = _unknown(-32602, "no such file")
+    talk = Talk({"s": servers[0], "other": servers[1]}, policies=POLICY, bridge=era != "both")
+    return talk, servers[0], servers[1]
 
 
 def _shown(ear: Any) -> tuple[int, int, str, tuple[str, ...], str]:
@@ -77,12 +85,13 @@ def _filled(value: Any, endpoint: str) -> Any:
 
 @pytest.mark.parametrize("what", PAIRS)
 @pytest.mark.parametrize("endpoint", ["s", ""])
-@pytest.mark.parametrize("era", ["modern", "legacy"])
-def test_what_is_hidden_answers_as_what_the_server_does_not_have(era: str, endpoint: str, what: str) -> None:
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_is_hidden_answers_as_what_the_server_does_not_have(cell: str, endpoint: str, what: str) -> None:
     method, hidden, unknown = PAIRS[what]
-    if era == "modern" and method == "resources/subscribe":
-        pytest.skip("the era has no such method")
-    talk, server, _ = made()
+    era, _, servers_era = cell.partition("-")
+    if "modern" in cell and method == "resources/subscribe":
+        pytest.skip("the 2026 era has no such method")
+    talk, server, _ = made(servers_era)
     session = talk.open(endpoint) if era == "legacy" else ""
 
     def ask(params: dict[str, Any]) -> Any:
@@ -151,15 +160,15 @@ def test_a_method_forbidden_at_a_server_is_not_sent_there_by_the_way_of_all_serv
 
 
 @pytest.mark.parametrize("what", PAIRS)
-@pytest.mark.parametrize("era", ["modern", "legacy"])
-def test_on_the_endpoint_of_all_servers_a_hidden_server_answers_as_no_server(era: str, what: str) -> None:
+@pytest.mark.parametrize("cell", CELLS)
+def test_on_the_endpoint_of_all_servers_a_hidden_server_answers_as_no_server(cell: str, what: str) -> None:
     method, params, _ = PAIRS[what]
+    era, _, servers_era = cell.partition("-")
     if era == "modern" and method == "resources/subscribe":
         pytest.skip("the era has no such method")
-    server = PlayedServer()
-    talk = Talk(
-        {"s": server, "other": PlayedServer()}, roles={"user": Role(servers=("other",), tools=("*",))}
-    )
+    server, other = PlayedServer(servers_era), PlayedServer(servers_era)
+    roles = {"user": Role(servers=("other",), tools=("*",))}
+    talk = Talk({"s": server, "other": other}, roles=roles, bridge=True)
     session = talk.open("") if era == "legacy" else ""
 
     def ask(name: str) -> Any:
@@ -176,12 +185,12 @@ def test_on_the_endpoint_of_all_servers_a_hidden_server_answers_as_no_server(era
     assert method not in server.methods()
 
 
-@pytest.mark.parametrize("era", ["modern", "legacy"])
-def test_on_the_endpoint_of_all_servers_a_hidden_servers_tool_answers_as_no_tool(era: str) -> None:
-    server = PlayedServer()
-    talk = Talk(
-        {"s": server, "other": PlayedServer()}, roles={"user": Role(servers=("other",), tools=("*",))}
-    )
+@pytest.mark.parametrize("cell", CELLS)
+def test_on_the_endpoint_of_all_servers_a_hidden_servers_tool_answers_as_no_tool(cell: str) -> None:
+    era, _, servers_era = cell.partition("-")
+    server, other = PlayedServer(servers_era), PlayedServer(servers_era)
+    roles = {"user": Role(servers=("other",), tools=("*",))}
+    talk = Talk({"s": server, "other": other}, roles=roles, bridge=True)
     session = talk.open("") if era == "legacy" else ""
 
     def ask(name: str) -> Any:
@@ -208,3 +217,15 @@ def test_a_server_cannot_keep_a_client_away_for_days() -> None:
     stream = Stream("c")
     stream.prime(9_999_999_999)
     assert b"retry: 300000\n" in stream._buffer[-1][1]
+
+
+def test_a_hidden_resource_of_a_modern_server_is_subscribed_to_as_one_that_is_not_there() -> None:
+    talk, server, _ = made("modern")
+    session = talk.open("s")
+    server.answers["subscriptions/listen"] = lambda _: None
+    hidden = talk.legacy("s", session, "resources/subscribe", {"uri": "file:///secret"})
+    assert "subscriptions/listen" not in server.methods()
+    unknown = talk.legacy("s", session, "resources/subscribe", {"uri": "file:///nope"}, id=2)
+    kept = {"notifications": {"resourceSubscriptions": []}}
+    server.sinks[-1].message(notification("notifications/subscriptions/acknowledged", kept))
+    assert _shown(hidden) == _shown(unknown)

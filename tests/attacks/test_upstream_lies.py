@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.kit import ERAS, Target, target
+from tests.attacks.kit import Target, target
 from tests.stack.wire import Answer
 from tests.stand_ins.http_server import Ask, HttpUpstream, tool
 
@@ -21,21 +21,21 @@ PEOPLE = {
 }
 
 
+# Its definitions change from test to test, which would be found out before the lie that a test is about.
+LIARS = {**PEOPLE, "servers.s": {"trust": "off"}}
+
+
 @pytest.fixture(scope="module")
-def gate() -> Iterator[Target]:
-    with target(tables=PEOPLE) as found:
+def gate(speaks: str) -> Iterator[Target]:
+    with target(tables=LIARS, upstream=HttpUpstream(speaks)) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def without_policy() -> Iterator[Target]:
-    with target(tables=PEOPLE, off=("ask-policy",)) as found:
+def without_policy(speaks: str) -> Iterator[Target]:
+    upstream = HttpUpstream(speaks)
+    with target(tables=LIARS, off=("ask-policy",), upstream=upstream) as found:
         yield found
-
-
-@pytest.fixture(params=ERAS)
-def era(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def lied_to(
@@ -367,7 +367,10 @@ def test_t_48_sound_content_passes_in_all_these_places(gate: Target, era: str) -
         answer = lied_to(gate, era, script)
         assert answer.status == 200 and "PLANT" in json.dumps(answer.json["result"]), (place, answer)
         for name, value in members.items():
-            assert answer.json["result"][name] == value
+            found = answer.json["result"][name]
+            if name == "_meta":  # of a translated result it says which server gave it, too
+                found = {key: one for key, one in found.items() if key in value}
+            assert found == value
 
 
 # -- lies about ids and roads ------------------------------------------------------------------------------------------------

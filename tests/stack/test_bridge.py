@@ -125,6 +125,45 @@ def test_a_state_that_is_not_ours_opens_nothing(stack: Stack, change: str) -> No
     assert "accept" in text_of(come_back(stack, question))
 
 
+# -- states that a server of the client's own era made --------------------------------------------------------------------
+
+REMEMBERED = {"name": "test_input_required_result_request_state", "arguments": {}}
+CONFIRMED = {"confirm": {"action": "accept", "content": {"ok": True}}}
+
+
+def confirm(stack: Stack, state: str, **more: Any) -> Answer:
+    params = {**REMEMBERED, "inputResponses": CONFIRMED, "requestState": state}
+    return stack.modern("new", "tools/call", params, capabilities=CAN, id=2, **more)
+
+
+def remembered(stack: Stack) -> str:
+    question = stack.modern("new", "tools/call", REMEMBERED, capabilities=CAN).json["result"]
+    return str(question["requestState"])
+
+
+def test_a_servers_own_state_is_good_once_for_its_caller_on_every_connection(stack: Stack) -> None:
+    for _ in range(8):
+        state = remembered(stack)
+        assert confirm(stack, state, user="bob").json["error"]["data"]["control"] == "seal-state"
+        assert text_of(confirm(stack, state)) == "state-ok"
+        assert confirm(stack, state).json["error"]["code"] == -32602
+
+
+def test_what_a_state_is_is_nobodys_to_read(stack: Stack) -> None:
+    states = {remembered(stack) for _ in range(4)}
+    assert len(states) == 4 and all(state.startswith("dwp.") for state in states)
+
+
+def test_with_the_seal_off_the_same_state_serves_anybody_again_and_again(ports: dict[str, int]) -> None:
+    with running(servers_of(ports, ASKS), workers=2, off=("seal-state",)) as unsealed:
+        state = remembered(unsealed)
+        for user in ("alice", "bob", "alice"):
+            assert text_of(confirm(unsealed, state, user=user)) == "state-ok"
+        question = ask(unsealed).json["result"]
+        assert question["requestState"].startswith("park-")
+        assert "accept" in text_of(come_back(unsealed, question, user="bob"))
+
+
 def test_a_server_that_may_not_ask_gets_no_answer_in_either_direction(strict: Stack) -> None:
     refused = ask(strict).json
     assert "inputRequests" not in str(refused)

@@ -410,3 +410,24 @@ def test_a_principal_has_a_bounded_number_of_sessions_over_all_workers() -> None
         assert opened[-1] in alive and opened[0] not in alive
         assert stack.legacy("s", other, "ping", user="bob").status == 200
         until(lambda: len(upstream.sessions) <= len(alive) + 1, "the server's sessions to end as well")
+
+
+def test_a_changed_list_that_one_session_hears_of_is_known_to_every_worker(stack: Stack) -> None:
+    upstream = server(stack)
+    upstream.tools.append(tool("gone"))
+
+    def served() -> set[bool]:
+        call = {"name": "gone", "arguments": {}}
+        return set(at_once(24, lambda _: "result" in stack.modern("s", "tools/call", call).json))
+
+    until(lambda: served() == {True}, "every worker to know the tool")
+    session = stack.session("s")
+    theirs = stack_session(upstream, stack, session)
+    stream = stack.events("s", verb="GET", Mcp_Session_Id=session, MCP_Protocol_Version=LEGACY)
+    until(lambda: theirs in upstream.streams, "the server's own stream")
+    upstream.tools.pop()
+    assert served() == {True}, "nobody was told yet, and the server would still run it"
+    upstream.push(theirs, {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+    assert stream.next()["method"] == "notifications/tools/list_changed"
+    until(lambda: served() == {False}, "every worker to know that it is gone")
+    stream.close()

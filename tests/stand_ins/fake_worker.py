@@ -32,6 +32,7 @@ async def main() -> None:
     peer.on_tell("snapshot", snapshot)
     peer.on_tell("tick", tick)
     peer.on_tell("drain", lambda _: over.set())
+    peer.on_tell("list-changed", lambda payload: heard.setdefault("changed", []).append(payload))
     peer.accept("relay", relayed)
     snapshot(await peer.ask("hello", {"index": index, "pid": os.getpid()}, timeout_seconds=20))
     heard["signed"] = await peer.ask("sign", {"origin": "bad", "size": 1, "root": b""}) if index > 90 else ""
@@ -44,6 +45,8 @@ async def main() -> None:
         await asyncio.sleep(0.01)
     if index == 1:
         heard["relay"] = await relay(peer)
+        for server in ("unknown", "known", 5):
+            peer.tell("list-changed", {"server": server})
     peer.tell("ready", {"index": index})
     peer.tell("metrics", dict(heard))
     await over.wait()

@@ -12,23 +12,27 @@ from doorward.base.errors import UpstreamError
 from doorward.base.ids import EventIds
 from doorward.catalogue.server import ServerSpec
 from doorward.controls.ask_policy import AskPolicy
+from doorward.controls.bind_session import BindSession
 from doorward.controls.check_head import CheckHead
 from doorward.controls.check_origin import CheckOrigin
 from doorward.controls.check_shape import CheckShape
 from doorward.controls.check_token import CheckToken
-from doorward.controls.control import Head
+from doorward.controls.control import Head, Mode
 from doorward.controls.gate_server_requests import GateServerRequests
+from doorward.controls.scope_cache import ScopeCache
+from doorward.controls.seal_state import SealState
 from doorward.gateway.bridge import BridgedUpstream
 from doorward.gateway.desk import Desk
 from doorward.gateway.facts import FactBook
 from doorward.gateway.front import Gateway
-from doorward.gateway.parks import ParkSeal
+from doorward.gateway.parks import ParkBook
 from doorward.gateway.pipeline import Pipeline, Placed
 from doorward.gateway.ports import never
 from doorward.gateway.recorder import Recorder
 from doorward.gateway.routes import Routes
 from doorward.gateway.sessions import Seat, SessionSeal, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
+from doorward.gateway.states import StateSeal
 from doorward.identity.keys import KeySet
 from doorward.identity.metadata import resource_of
 from doorward.identity.tokens import TokenJudge, issue
@@ -199,6 +203,9 @@ class PlayedServer:
                         "serverInfo": {"name": "played", "version": "1"},
                     }
                 }
+            case "server/discover":
+                found = {"supportedVersions": [MODERN], "capabilities": {"tools": {}}}
+                return {"result": {**found, **extra}}
             case "tools/list":
                 return {"result": {"tools": [dict(tool) for tool in self.tools], **extra}}
             case "tools/call":
@@ -210,9 +217,9 @@ class PlayedServer:
         return [message.method for message in self.seen]
 
 
-def bridged(server: Any) -> BridgedUpstream:
+def bridged(server: Any, book: ParkBook | None = None) -> BridgedUpstream:
     """A server as clients of both eras reach it."""
-    return BridgedUpstream(server, "time", ParkSeal(b"k" * 32, Seat(0, b"incarnat")), never)
+    return BridgedUpstream(server, "time", book or ParkBook(Seat(0, b"incarnat")), never)
 
 
 class NoLimit:
@@ -238,7 +245,9 @@ class Talk:
         seal_key: bytes = b"k" * 32,
         relay: Any = None,
         extra_controls: tuple[Any, ...] = (),
+        bridge: bool = False,
     ) -> None:
+        """``bridge``: the servers are reached as the real gateway does, in the era that they speak."""
         self.servers = servers
         self.clock = FakeClock()
         self.keys = KeySet.generate()
@@ -258,17 +267,21 @@ class Talk:
             CheckOrigin([host], [URL]),
             CheckToken(judge, URL),
             CheckHead(4_194_304),
+            BindSession(),
             CheckShape(),
             *extra_controls,
             AskPolicy(policy),
+            SealState(),
             GateServerRequests({name: allow_requests for name in servers}),
+            ScopeCache(),
         ]
-        placed = [
-            Placed(
-                control, "off" if control.slug in off else "report" if control.slug in report else "enforce"
-            )
-            for control in controls
-        ]
+        modes: dict[str, Mode] = {
+            one.slug: "off" if one.slug in off else "report" if one.slug in report else "enforce"
+            for one in controls
+        }
+        placed = [Placed(control, modes[control.slug]) for control in controls]
+        self.states = StateSeal(seal_key, Seat(worker, b"incarnat"), self.clock)
+        self.states.switch(on=modes[SealState.slug] != "off")
         pipeline = Pipeline(placed, lambda coroutine: coroutine.close())
         self.facts = FactBook(self.clock)
         self.live: set[Any] = set()
@@ -278,13 +291,17 @@ class Talk:
             facts=self.facts,
             ids=ids,
             servers=specs,
-            upstreams=dict(servers),
+            upstreams={
+                name: bridged(one, self.states.book) if bridge else one for name, one in servers.items()
+            },
             may_use_server=policy.may_use_server,
             end_session=self.table.drop,
             deny_as=deny_as,
             sync_all=sync_all,
             gate_requests="gate-server-requests" not in off,
             live=self.live,
+            states=self.states,
+            narrow=ScopeCache.narrowing(modes[ScopeCache.slug]),
             may_ask=lambda *question: policy.may(*question).allowed,
         )
         snapshot = Snapshot(1, Routes(servers, URL, {}), pipeline, desk, 4_194_304)
@@ -298,7 +315,7 @@ class Talk:
             clock=self.clock,
             ids=ids,
             relay=relay,
-            parks=ParkSeal(seal_key, Seat(worker, b"incarnat")),
+            states=self.states,
             is_ready=lambda: True,
         )
 

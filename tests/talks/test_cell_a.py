@@ -314,3 +314,38 @@ def test_the_federated_endpoint_joins_servers_of_both_eras() -> None:
         ear = talk.legacy("", session, "tools/call", {"name": name, "arguments": {}})
         assert ear.json["result"]["content"][0]["text"] == "{}"
         assert [one.get("cell") for one in talk.journal.entries if one["record"] == "decision"][-1] == cell
+
+
+FORM_ROUND = {"inputRequests": {"a": FORM}, "requestState": "s"}
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_a_cancelled_call_takes_no_room_for_the_questions_that_it_asked(era: str) -> None:
+    server = modern_only() if era == "modern" else PlayedServer("legacy")
+    talk = talk_with(server)
+    session = talk.open("time", capabilities=ABLE)
+    call(talk, session)
+    for number in range(200):
+        if era == "modern":
+            server.answers["tools/call"] = asking(FORM_ROUND)
+            ear = call(talk, session, number)
+        else:
+            server.answers["tools/call"] = lambda _: None
+            ear = call(talk, session, number)
+            say(server.sinks[-1], {"id": "q", **FORM})
+        assert [one["method"] for one in ear.messages()] == ["elicitation/create"], number
+        talk.legacy("time", session, "notifications/cancelled", {"requestId": number}, id=None)
+    assert talk.table._sessions[session].asked == {}
+
+
+def test_what_another_call_asked_waits_on() -> None:
+    server = modern_only()
+    talk = talk_with(server)
+    session = talk.open("time", capabilities=ABLE)
+    call(talk, session)
+    server.answers["tools/call"] = asking(FORM_ROUND, FORM_ROUND)
+    call(talk, session, 1)
+    ear = call(talk, session, 2)
+    talk.legacy("time", session, "notifications/cancelled", {"requestId": 1}, id=None)
+    reply(talk, session, ear.messages()[0], {"result": {"action": "decline"}})
+    assert ear.messages()[-1]["result"]["content"]

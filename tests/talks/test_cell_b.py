@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from doorward.gateway.parks import ParkSeal
+from doorward.base.clock import FakeClock
 from doorward.gateway.sessions import Seat
+from doorward.gateway.states import StateSeal
 from doorward.protocol.envelope import message_of
 from tests.talks.talk import PlayedServer, Talk, bridged
 
@@ -136,7 +137,8 @@ def test_a_server_that_speaks_the_new_era_by_now_is_found_out() -> None:
 
 def test_a_call_kept_by_a_worker_that_died_answers_as_any_state_that_opens_nothing() -> None:
     talk = talk_with(PlayedServer("legacy"), worker=1, relay=lambda *_: False)
-    state = ParkSeal(b"k" * 32, Seat(0, b"incarnat")).seal(b"h" * 16, b"")
+    other = StateSeal(b"k" * 32, Seat(0, b"incarnat"), FakeClock())
+    state = other.seal("alice", "time", message_of({"jsonrpc": "2.0", "id": 1, "method": "tools/call"}), "s")
     answer = talk.modern("time", "tools/call", {**CALL, "requestState": state, "inputResponses": {}})
     assert answer.json["error"]["code"] == -32602
     assert answer.json["id"] == 1

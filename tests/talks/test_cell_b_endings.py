@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from doorward.base.errors import UpstreamError
 from doorward.gateway.bridge import BridgedUpstream
-from doorward.gateway.parks import ParkSeal
-from doorward.gateway.sessions import Seat
+from doorward.gateway.doubted import DOUBT_SECONDS
 from doorward.protocol.envelope import message_of
 from tests.talks.talk import Ear, PlayedServer, Talk
 
@@ -46,8 +47,7 @@ class Scene:
         self.server = PlayedServer("legacy")
         self.talk = Talk({"time": self.server}, allow_requests=("elicitation", "roots", "sampling"))
         self.timers = Timers()
-        seal = ParkSeal(b"k" * 32, Seat(0, b"incarnat"))
-        self.bridge = BridgedUpstream(self.server, "time", seal, self.timers)
+        self.bridge = BridgedUpstream(self.server, "time", self.talk.states.book, self.timers)
         self.talk.gateway.snapshot.desk.upstreams["time"] = self.bridge
         self.capabilities = capabilities or {}
         self.modern("tools/list")
@@ -113,8 +113,7 @@ def test_a_refused_handshake_leaves_nothing_open() -> None:
     server = PlayedServer("legacy")
     server.answers["initialize"] = {"error": {"code": -32603, "message": "no"}}
     talk = Talk({"time": server})
-    seal = ParkSeal(b"k" * 32, Seat(0, b"incarnat"))
-    talk.gateway.snapshot.desk.upstreams["time"] = BridgedUpstream(server, "time", seal, Timers())
+    talk.gateway.snapshot.desk.upstreams["time"] = BridgedUpstream(server, "time", talk.states.book, Timers())
     assert "error" in talk.modern("time", "tools/list").json
     assert all(link.closed_by_us for link in server.links)
 
@@ -194,3 +193,106 @@ def test_a_server_whose_questions_are_too_large_parks_nothing_more() -> None:
     assert kinds == [True, True, False]
     assert ears[2].json["error"]["code"] == -31008
     assert scene.server.methods().count("notifications/cancelled") == 1
+
+
+# -- questions on the server's own stream: whose they are must be certain ------------------------------------------------
+
+
+def own_question(scene: Scene, number: str = "q1", **more: Any) -> None:
+    question = {
+        "jsonrpc": "2.0",
+        "id": number,
+        "method": "elicitation/create",
+        "params": {**QUESTION, **more},
+    }
+    scene.server.links[0].listeners[0].message(message_of(question))
+
+
+def refusals(scene: Scene) -> list[Any]:
+    return [one.id for one in scene.server.seen if one.kind == "response" and one.is_error]
+
+
+def test_a_question_waits_until_only_one_call_could_have_asked_it() -> None:
+    scene = Scene(FORMS)
+    first, second = (scene.modern("tools/call", CALL, number) for number in (1, 2))
+    asked = next(one for one in scene.server.seen if one.method == "tools/call")
+    own_question(scene)
+    scene.timers.pass_by(1)
+    assert not first.ended and not second.ended and refusals(scene) == []
+    result = {"content": []}
+    scene.server.sinks[-2].message(message_of({"jsonrpc": "2.0", "id": asked.id, "result": result}))
+    scene.timers.pass_by(1)
+    assert first.json["result"]["resultType"] == "complete"
+    assert second.json["result"]["inputRequests"]["ask-1"]["params"]["message"] == "m"
+
+
+def test_a_question_goes_to_the_call_that_was_not_asked_yet() -> None:
+    scene = Scene(FORMS)
+    first, second = (scene.modern("tools/call", CALL, number) for number in (1, 2))
+    own_question(scene, "q2", message="whose?")
+    scene.say("elicitation/create", {**QUESTION, "message": "the second's"}, id="q1")
+    scene.timers.pass_by(1)
+    assert "the second's" in second.body.decode()
+    scene.timers.pass_by(1)
+    assert "whose?" in first.body.decode()
+
+
+def test_a_question_that_stays_in_doubt_is_refused() -> None:
+    scene = Scene(FORMS)
+    ears = [scene.modern("tools/call", CALL, number) for number in (1, 2)]
+    own_question(scene)
+    scene.timers.pass_by(DOUBT_SECONDS)
+    assert refusals(scene) == ["q1"]
+    assert not any(ear.ended for ear in ears)
+
+
+def test_a_question_without_any_call_is_refused_at_once_and_a_ping_is_answered() -> None:
+    scene = Scene(FORMS)
+    scene.modern("tools/call", CALL).leave()
+    own_question(scene)
+    assert refusals(scene) == ["q1"]
+    scene.server.links[0].listeners[0].message(message_of({"jsonrpc": "2.0", "id": "p", "method": "ping"}))
+    assert scene.server.seen[-1].id == "p" and not scene.server.seen[-1].is_error
+
+
+@pytest.mark.parametrize(("count", "length"), [(40, 1), (4, 400_000)])
+def test_questions_in_doubt_are_bounded(count: int, length: int) -> None:
+    scene = Scene(FORMS)
+    for number in (1, 2):
+        scene.modern("tools/call", CALL, number)
+    for number in range(count):
+        own_question(scene, f"q{number}", message="m" * length)
+    assert 0 < len(refusals(scene)) < count
+    scene.bridge.close()
+    scene.timers.pass_by(DOUBT_SECONDS)
+    assert len(refusals(scene)) < count, "the session is over: nothing more is said"
+
+
+# -- a call that is made once more ---------------------------------------------------------------------------------------
+
+
+def test_a_client_that_leaves_cancels_the_call_that_was_made_once_more() -> None:
+    scene = Scene()
+    ear = scene.modern("tools/call", CALL)
+    scene.server.sinks[-1].failed(GONE)
+    again = [one for one in scene.server.seen if one.method == "tools/call"][-1]
+    ear.leave()
+    cancelled = [one for one in scene.server.seen if one.method == "notifications/cancelled"]
+    assert [one.params["requestId"] for one in cancelled] == [again.id]
+
+
+def test_a_client_that_leaves_before_there_is_a_new_session_is_not_served() -> None:
+    scene = Scene()
+    ear = scene.modern("tools/call", CALL)
+    scene.server.answers["initialize"] = lambda _: None
+    scene.server.sinks[-1].failed(GONE)
+    shake = scene.server.sinks[-1]
+    opening = scene.server.seen[-1]
+    ear.leave()
+    agreed = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "serverInfo": {"name": "s", "version": "1"},
+    }
+    shake.message(message_of({"jsonrpc": "2.0", "id": opening.id, "result": agreed}))
+    assert scene.server.methods().count("tools/call") == 1

@@ -173,9 +173,9 @@ REFUSED = [
     (SERVER + "env = { 'a=b' = '1' }", "settings-invalid", ["line 3"]),
     (SERVER + "env = { K = { keyring = 'x' } }", "settings-not-available", ["line 3", "keyring"]),
     (SERVER + "egress = ['h:443']", "settings-not-available", ["line 3", "servers.a.egress"]),
-    (SERVER + "trust = 'review'", "settings-not-available", ["line 3", "review"]),
-    (SERVER + "trust = 'first-use'", "settings-not-available", ["line 3", "first-use"]),
-    (SERVER + "on_change = 'keep'", "settings-not-available", ["line 3", "on_change"]),
+    (SERVER + "trust = 'signed'", "settings-not-available", ["line 3", "signed"]),
+    (SERVER + "trust = 'blind'", "settings-invalid", ["line 3", "trust"]),
+    (SERVER + "on_change = 'shrug'", "settings-invalid", ["line 3", "on_change"]),
     (SERVER + "package = 'mcp-server-time'", "settings-invalid", ["line 3", "pypi:NAME==VERSION"]),
     (SERVER + "start_timeout_seconds = 0", "settings-invalid", ["line 3"]),
     (SERVER + "allow_requests = ['everything']", "settings-invalid", ["line 3", "sampling"]),
@@ -218,11 +218,9 @@ def test_a_profile_whose_promises_cannot_be_kept_does_not_start(profile):
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_strict_profiles_say_that_trust_must_be_written(profile):
+def test_strict_profiles_want_a_review_of_definitions(profile):
     head = f"gateway.profile = '{profile}'\ngateway.public_url = 'https://a.example'\n"
-    error = refusal(head + SERVER)
-    assert error.code == "settings-not-available"
-    assert "servers.a" in error.tell
+    assert "gateway.profile" in refusal(head + SERVER).tell  # and nothing about trust
     assert "gateway.profile" in refusal(head + SERVER + "trust = 'off'").tell
 
 
@@ -259,8 +257,9 @@ def test_controls_above_the_floor_may_report_or_be_off_anywhere():
     assert settings.controls["limit-rate"].mode == "off"
 
 
-def test_trust_that_is_left_out_says_what_is_true_today():
-    assert read(SERVER).servers["a"].trust == "off"
+def test_trust_that_is_left_out_is_first_use_in_profile_local():
+    assert read(SERVER).servers["a"].trust == "first-use"
+    assert read(SERVER + "trust = 'review'\non_change = 'keep'").servers["a"].trust == "review"
 
 
 def test_the_lab_needs_its_variable_loopback_and_a_fresh_folder(tmp_path, monkeypatch):

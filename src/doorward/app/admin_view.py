@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from doorward.app.supervisor import Supervisor
     from doorward.controls.control import Control, Posture
 
-_HOOKS = ("head", "request", "listing", "reply", "notice", "settled")
+_HOOKS = ("head", "request", "listing", "reply", "notice", "claim", "settled")
 _CALLS_SECONDS = 1.0  # several open pages read the ledger once
 _CALLS_COUNT = 50
 _FIELDS = (

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from doorward.base.clock import Clock
 from doorward.controls.ask_policy import AskPolicy
+from doorward.controls.bind_session import BindSession
 from doorward.controls.check_head import CheckHead
 from doorward.controls.check_origin import CheckOrigin, allowed_hosts, allowed_origins
 from doorward.controls.check_shape import CheckShape
@@ -14,7 +15,10 @@ from doorward.controls.check_token import CheckToken
 from doorward.controls.control import Control, Mode
 from doorward.controls.gate_server_requests import GateServerRequests
 from doorward.controls.limit_rate import Counters, Limit, LimitRate, Limits
+from doorward.controls.match_pin import MatchPin, Pins
 from doorward.controls.order import ORDER
+from doorward.controls.scope_cache import ScopeCache
+from doorward.controls.seal_state import SealState
 from doorward.gateway.pipeline import Placed
 from doorward.identity.clients import OWN
 from doorward.identity.grants import CLIENT_SUBJECT
@@ -80,7 +84,12 @@ def _limit(given: Allowance) -> Limit:
 
 
 def build_controls(
-    settings: Settings, payload: dict[str, Any], policy: PolicyEngine, counters: Counters, clock: Clock
+    settings: Settings,
+    payload: dict[str, Any],
+    policy: PolicyEngine,
+    counters: Counters,
+    clock: Clock,
+    pins: Pins,
 ) -> tuple[list[Placed], LimitRate]:
     """All controls in order, with their modes; and the limits apart, for the check by peer address."""
     gateway = settings.gateway
@@ -94,11 +103,15 @@ def build_controls(
         ),
         CheckToken: CheckToken(_judge(settings, payload, clock), gateway.public_url),
         CheckHead: CheckHead(settings.limits.body_bytes),
+        BindSession: BindSession(),
         CheckShape: CheckShape(),
         LimitRate: limits,
         AskPolicy: AskPolicy(policy),
+        MatchPin: MatchPin(pins, {name: spec.trust for name, spec in settings.servers.items()}),
+        SealState: SealState(),
         GateServerRequests: GateServerRequests(
             {name: spec.allow_requests for name, spec in settings.servers.items()}
         ),
+        ScopeCache: ScopeCache(),
     }
     return [Placed(made[kind], mode_of(settings, kind.slug)) for kind in ORDER], limits

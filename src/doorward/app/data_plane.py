@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,16 +27,18 @@ from doorward.app.documents import documents_of
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, StoreError
 from doorward.base.ids import EventIds
+from doorward.catalogue.pins import Row
 from doorward.catalogue.server import ServerSpec
 from doorward.controls.control import Refuse
 from doorward.controls.limit_rate import LimitRate
+from doorward.controls.scope_cache import ScopeCache
 from doorward.gateway.bridge import BridgedUpstream
 from doorward.gateway.desk import Desk
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.facts import FactBook
 from doorward.gateway.front import Addresses, Gateway
 from doorward.gateway.http_link import HttpUpstream
-from doorward.gateway.parks import ParkSeal
+from doorward.gateway.pinned import PinDesk, PinnedUpstream
 from doorward.gateway.pipeline import Pipeline, Placed
 from doorward.gateway.ports import Cancel, Upstream
 from doorward.gateway.recorder import Recorder
@@ -44,6 +46,7 @@ from doorward.gateway.relay import RelayedResponder, RelayingClient
 from doorward.gateway.routes import Routes
 from doorward.gateway.sessions import Seat, SessionSeal, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
+from doorward.gateway.states import StateSeal
 from doorward.gateway.web import WebDoor
 from doorward.identity.principal import Principal
 from doorward.settings import Settings
@@ -52,6 +55,26 @@ _ENDLESS = frozenset({"subscriptions/listen"})  # ends when somebody ends it
 _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
 _WEB_SECONDS = 30.0
+_PRESENT_SECONDS = 10.0
+
+
+class ClientFace(Protocol):
+    """What a data plane needs of the face towards its clients."""
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def faces(self) -> Collection[Any]: ...
+
+    def close(self) -> None: ...
+
+    async def drain(self, seconds: float) -> None: ...
+
+    def forget_heads(self) -> None: ...
+
+
+OpenFace = Callable[[Gateway, Outbox, FactBook], Awaitable[ClientFace]]
 
 
 class DataPlane:
@@ -64,16 +87,20 @@ class DataPlane:
         counters_fd: int,
         peer: Peer,
         store_failed: Callable[[StoreError], None],
+        open_face: OpenFace | None = None,
     ) -> None:
+        """``open_face`` opens another face towards clients than the HTTP listener of the settings."""
         self._index = index
         self._incarnation = incarnation
         self._counters_fd = counters_fd
         self._peer = peer
         self._store_failed = store_failed
+        self._open_face = open_face
         self._clock = SystemClock()
         self._ids = EventIds()
         self.freshness = Freshness(self._clock)
         self._facts = FactBook(self._clock, _later)
+        self._facts.tell = lambda server: peer.tell("list-changed", {"server": server})
         self._live: set[Exchange] = set()
         self._pools: dict[tuple[str, int, bool], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
@@ -81,6 +108,7 @@ class DataPlane:
         self._accounts: dict[str, frozenset[str]] = {}
         self._limits: LimitRate | None = None
         self._placed: list[Placed] = []
+        self.pins = PinDesk(self._present, self._clock)
         self.ledger_ok = True
         self.port = 0
 
@@ -106,7 +134,7 @@ class DataPlane:
         seal = SessionSeal(payload["session_key"])
         seat = Seat(self._index, self._incarnation)
         self.table = SessionTable(seal, seat, self._clock)
-        self._parks = ParkSeal(payload["session_key"], seat)
+        self._states = StateSeal(payload["session_key"], seat, self._clock)
         snapshot = self._build(payload, settings)
         self._access_check(settings, snapshot.desk)
         self.gateway = Gateway(
@@ -118,14 +146,22 @@ class DataPlane:
             clock=self._clock,
             ids=self._ids,
             relay=self._relay,
-            parks=self._parks,
             web=WebDoor(self._ask_web),
+            states=self._states,
             is_ready=lambda: self.ledger_ok,
         )
         self.freshness.tick(snapshot.generation)
-        host, _, port = settings.gateway.listen.rpartition(":")
+        self._listener: ClientFace
+        if self._open_face is not None:
+            self._listener = await self._open_face(self.gateway, self._outbox, self._facts)
+        else:
+            self._listener = await self._listen(settings.gateway.listen)
+        self.port = self._listener.port
+
+    async def _listen(self, address: str) -> HttpListener:
+        host, _, port = address.rpartition(":")
         connections, backlog = connections_within(raise_open_files())
-        self._listener: HttpListener = await listen(
+        return await listen(
             host.strip("[]"),
             int(port),
             self.gateway,
@@ -135,7 +171,6 @@ class DataPlane:
             reuse_port=True,
             backlog=backlog,
         )
-        self.port = self._listener.port
 
     async def _sign(self, origin: str, size: int, root: bytes) -> str:
         note = await self._peer.ask("sign", {"origin": origin, "size": size, "root": root})
@@ -223,16 +258,24 @@ class DataPlane:
 
     def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
         policy = build_policy(settings, payload.get("policies") or {})
-        placed, limits = build_controls(settings, payload, policy, self._counters, self._clock)
+        placed, limits = build_controls(settings, payload, policy, self._counters, self._clock, self.pins)
         if self._limits is not None:
             limits.adopt(self._limits)
         self._limits = limits
         self._placed = placed
         pipeline = Pipeline(placed, self._spawn)
-        upstreams = self._build_upstreams(settings, payload.get("secrets") or {})
         modes = {one.control.slug: one.mode for one in placed}
+        rows = (payload.get("papers") or {}).get("pins") or []
+        self.pins.renew(msgspec.convert(rows, list[Row]))
+        self.pins.apart = frozenset(
+            name for name, spec in settings.servers.items() if spec.is_stdio and spec.per_principal
+        )
+        self.pins.enforce = modes.get("match-pin") == "enforce"
+        self.pins.compares = modes.get("match-pin") != "off"
+        upstreams = self._build_upstreams(settings, payload.get("secrets") or {})
         enforced = modes.get("ask-policy") == "enforce"
         profile = settings.gateway.profile
+        self._states.switch(on=modes.get("seal-state") != "off")
         desk = Desk(
             pipeline=pipeline,
             recorder=self._recorder,
@@ -246,7 +289,10 @@ class DataPlane:
             sync_all=settings.audit.durability == "before-upstream" or profile in ("production", "regulated"),
             gate_requests=modes.get("gate-server-requests") == "enforce",
             live=self._live,
+            states=self._states,
+            narrow=ScopeCache.narrowing(modes.get("scope-cache", "enforce")),
             task_key=payload["session_key"],
+            pins=self.pins if modes.get("match-pin") != "off" else None,
             may_ask=(lambda *question: policy.may(*question).allowed) if enforced else None,
         )
         documents = documents_of(settings, payload["jwks"])
@@ -278,7 +324,10 @@ class DataPlane:
         return {name: one[2] for name, one in kept.items()}
 
     def _bridged(self, spec: ServerSpec, credential: bytes) -> BridgedUpstream:
-        return BridgedUpstream(self._make_upstream(spec, credential), spec.name, self._parks, _later)
+        inner = self._make_upstream(spec, credential)
+        if spec.trust != "off":
+            inner = PinnedUpstream(inner, spec.name, self.pins)
+        return BridgedUpstream(inner, spec.name, self._states.book, _later)
 
     def _make_upstream(self, spec: ServerSpec, credential: bytes) -> Upstream:
         if spec.is_stdio:
@@ -293,6 +342,23 @@ class DataPlane:
             self._pools[(host, port, tls)] = pool
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return HttpUpstream(spec.name, pool, parts.netloc, target, credential, self._facts.schema_of, _later)
+
+    # -- pins ---------------------------------------------------------------------------------------------------
+
+    def _present(self, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
+        async def asking() -> None:
+            try:
+                rows = await self._peer.ask("present", payload, timeout_seconds=_PRESENT_SECONDS)
+                found = msgspec.convert(rows, list[Row])
+            except (DoorwardError, msgspec.ValidationError):
+                return then(None)
+            return then(found)
+
+        self._spawn(asking())
+
+    def adopt_pins(self, payload: Any) -> None:
+        """Newer rows, from the supervisor."""
+        self.pins.adopt(msgspec.convert(payload, list[Row]))
 
     # -- pages of the supervisor's offices ----------------------------------------------------------------------
 
@@ -318,6 +384,10 @@ class DataPlane:
     def accept_relay(self, payload: dict[str, Any], channel: Channel) -> None:
         """Serve a request that another worker handed over."""
         self.gateway.accept_relay(payload, lambda address: RelayedResponder(channel, address))
+
+    def list_changed(self, server: str) -> None:
+        """Another worker has heard that a server's list of tools changed."""
+        self._facts.forget(server)
 
     # -- rounds -------------------------------------------------------------------------------------------------
 

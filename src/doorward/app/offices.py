@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doorward.app.authorization import Authorization
+from doorward.app.definitions import Definitions
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
 from doorward.base.errors import CallerError, DoorwardError
@@ -28,6 +29,7 @@ def offices_of(supervisor: Supervisor) -> list[Office]:
     return [
         Notary(supervisor),
         Authorization(supervisor),
+        Definitions(supervisor),
     ]
 
 

@@ -50,10 +50,13 @@ def judge(revision: Prepared, jwks: dict[str, Any], counters: Any) -> None:
     from doorward.app.controls import build_controls, build_policy
     from doorward.app.documents import documents_of
     from doorward.base.clock import SystemClock
+    from doorward.gateway.pinned import PinDesk
 
     settings = revision.settings
     policy = build_policy(settings, revision.policies)
-    build_controls(settings, {"jwks": jwks, "revoked": []}, policy, counters, SystemClock())
+    clock = SystemClock()
+    pins = PinDesk(lambda _, then: then(None), clock)
+    build_controls(settings, {"jwks": jwks, "revoked": []}, policy, counters, clock, pins)
     documents_of(settings, jwks)
 
 

@@ -12,9 +12,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -29,7 +30,7 @@ from doorward.app.offices import Offices
 from doorward.app.postures import Postures
 from doorward.app.revision import Prepared, judge, prepare, try_whole
 from doorward.app.secrets import SecretReader
-from doorward.app.worker_process import WORKER_MODULE, WorkerProcess
+from doorward.app.worker_process import WORKER_MODULE, StartWorker, WorkerProcess
 from doorward.base.errors import CallerError, DoorwardError, OperatorError, StoreError
 from doorward.settings import Loaded, check_hot_change, load
 
@@ -41,6 +42,7 @@ _log = logging.getLogger("doorward.supervisor")
 _TICK_SECONDS = 0.5
 _POLL_SECONDS = 1.0
 _DRAIN_SECONDS = 10.0
+_MAKE_WAY_SECONDS = 1.0
 _BACKOFF_FIRST_SECONDS = 0.2
 _BACKOFF_LAST_SECONDS = 10.0
 _STEADY_SECONDS = 30.0  # a worker that lived this long starts its back-off anew
@@ -58,7 +60,8 @@ class Supervisor:
         *,
         on_ready: Callable[[], None] = lambda: None,
         worker_module: str = WORKER_MODULE,
-        admin: bool = True,
+        start_worker: StartWorker | None = None,
+        admin: Literal["all", "socket", "none"] = "all",
     ) -> None:
         self.settings = loaded.settings
         self.loaded = loaded
@@ -76,10 +79,9 @@ class Supervisor:
         self.offices = Offices(self)
         self.mode_since: dict[str, float] = {}  # controls whose mode changed while this Doorward runs
         self._on_ready = on_ready
-        self._worker_module = worker_module
-        self._wants_admin = admin
+        self._start_process = start_worker or partial(WorkerProcess.start, module=worker_module)
+        self._admin = admin
         self._revoked: list[str] = []
-        self._hints: dict[str, dict[str, bool]] = {}
         self._over = asyncio.Event()
         self._prepared = asyncio.Event()
         self._stopping = False
@@ -106,7 +108,7 @@ class Supervisor:
             self._spawn(self._tick())
             self._spawn(self._poll())
             self._note_start()
-            self._spawn(self.postures.try_cage())
+            self._spawn(self._after_the_first_call(self.postures.try_cage))
             await self._over.wait()
             if self._failure is not None:
                 raise self._failure
@@ -260,7 +262,7 @@ class Supervisor:
     # -- workers ------------------------------------------------------------------------------------------------
 
     async def _start_worker(self, index: int) -> None:
-        worker = await WorkerProcess.start(index, self._counters_fd, self._worker_gone, self._worker_module)
+        worker = await self._start_process(index, self._counters_fd, self._worker_gone)
         self.workers[index] = worker
         peer = worker.peer
         peer.answer("hello", lambda _: self._hello(index))
@@ -268,7 +270,7 @@ class Supervisor:
         peer.on_tell("ready", lambda _: self._worker_ready(worker))
         peer.on_tell("failed", lambda payload: self._worker_failed(payload))
         peer.on_tell("metrics", lambda payload: setattr(worker, "numbers", payload))
-        peer.on_tell("hints", lambda payload: self._learn_hints(index, payload))
+        peer.on_tell("list-changed", lambda payload: self._list_changed(index, payload))
         peer.accept("stdio", self._accept_stdio)
         peer.accept("relay", self._accept_relay)
 
@@ -289,7 +291,6 @@ class Supervisor:
             "ledger_public_key": self.signer.public_key,
             "policies": self._in_force.policies,
             "secrets": self._in_force.credentials,
-            "hints": self._hints,
             "papers": self.offices.papers(),
             "web": self.offices.web_paths(),
         }
@@ -303,14 +304,20 @@ class Supervisor:
             self._take_pool(
                 self._pool_for(self.loaded)
             )  # only now: the first call may come, but none has to wait for it
-            if self._wants_admin:
-                self._spawn(self._serve_admin())
+            if self._admin != "none":
+                self._spawn(self._after_the_first_call(self._serve_admin))
+
+    async def _after_the_first_call(self, work: Callable[[], Awaitable[Any]]) -> None:
+        """What nobody waits for makes way where one client does, which has started us and wants its first answer."""
+        if self._admin == "socket":
+            await asyncio.sleep(_MAKE_WAY_SECONDS)
+        await work()
 
     async def _serve_admin(self) -> None:
         from doorward.app.admin import serve_admin
 
         try:
-            await serve_admin(self)
+            await serve_admin(self, tcp=self._admin == "all")
         except OSError as error:
             _log.critical("the admin plane cannot listen", extra={"errno": error.errno})
 
@@ -363,13 +370,13 @@ class Supervisor:
             raise StoreError("state-unusable", "The state is not open.")
         return self.state
 
-    def _learn_hints(self, index: int, payload: Any) -> None:
+    def _list_changed(self, index: int, payload: Any) -> None:
+        """One worker has heard that a server's list changed: the others may not hear it from the server."""
         match payload:
-            case {"server": str(server), "tools": dict(tools)} if server in self.settings.servers:
-                self._hints[server] = tools
+            case {"server": str(server)} if server in self.settings.servers:
                 for number, worker in self.workers.items():
                     if number != index:
-                        worker.peer.tell("hints", payload)
+                        worker.peer.tell("list-changed", {"server": server})
 
     def _accept_stdio(self, payload: Any, channel: Channel) -> None:
         if self.pool is None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from doorward.adapters.bus import Channel, Peer
 from doorward.adapters.logs import configure_logs
-from doorward.app.data_plane import DataPlane
+from doorward.app.data_plane import DataPlane, OpenFace
 from doorward.base.errors import DoorwardError, StoreError
 
 _log = logging.getLogger("doorward.worker")
@@ -30,10 +30,11 @@ _SWITCH_SECONDS = 0.0005
 class Worker:
     """The life of one worker: hello, snapshot, ready, serve, drain."""
 
-    def __init__(self, index: int, counters_fd: int, peer: Peer) -> None:
+    def __init__(self, index: int, counters_fd: int, peer: Peer, open_face: OpenFace | None = None) -> None:
         self._index = index
         self._counters_fd = counters_fd
         self._peer = peer
+        self._open_face = open_face
         self._plane: DataPlane | None = None
         self._over = asyncio.Event()
         self._draining = False
@@ -45,6 +46,8 @@ class Worker:
         peer.on_tell("tick", self._tick)
         peer.on_tell("snapshot", self._snapshot)
         peer.on_tell("drain", self._drain)
+        peer.on_tell("pins", self._pins)
+        peer.on_tell("list-changed", self._list_changed)
         peer.on_close = self.lost
         hello = peer.ask("hello", {"index": self._index, "pid": os.getpid()}, timeout_seconds=20.0)
         asking = asyncio.get_running_loop().create_task(hello)
@@ -56,7 +59,9 @@ class Worker:
         if not payload:
             return 0  # the whole is stopping
         incarnation = secrets.token_bytes(8)
-        plane = DataPlane(self._index, incarnation, self._counters_fd, peer, self._store_failed)
+        plane = DataPlane(
+            self._index, incarnation, self._counters_fd, peer, self._store_failed, self._open_face
+        )
         try:
             await plane.start(payload)
         except (DoorwardError, OSError) as error:
@@ -113,6 +118,14 @@ class Worker:
             self._peer.tell(
                 "metrics", self._plane.numbers()
             )  # so that the supervisor knows what is in force here
+
+    def _pins(self, payload: Any) -> None:
+        if self._plane is not None:
+            self._plane.adopt_pins(payload)
+
+    def _list_changed(self, payload: Any) -> None:
+        if self._plane is not None:
+            self._plane.list_changed(str(payload["server"]))
 
     def _accept_relay(self, payload: Any, channel: Channel) -> None:
         if self._plane is not None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from doorward.adapters.bus import Peer
@@ -101,3 +101,6 @@ class WorkerProcess:
         """Wait until the process is gone and reported."""
         if self._watch is not None:
             await asyncio.wait({self._watch})
+
+
+StartWorker = Callable[[int, int, Callable[[WorkerProcess, int], None]], Awaitable[WorkerProcess]]

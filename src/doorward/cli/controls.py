@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from doorward.controls.control import Control, Posture
     from doorward.settings import Loaded
 
-HOOKS = ("head", "request", "listing", "reply", "notice", "settled")
+HOOKS = ("head", "request", "listing", "reply", "notice", "claim", "settled")
 _LIVE_KEYS = (
     "mode",
     "state",

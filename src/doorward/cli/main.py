@@ -35,6 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doorward.cli.doctor:doctor",
         "Say in plain words what is wrong with this machine or the settings.",
     ),
+    "import": (
+        "doorward.cli.import_:import_",
+        "Show the MCP servers of this machine's clients, and put Doorward before them.",
+    ),
     "login-link": (
         "doorward.cli.login_link:login_link",
         "Print a link that signs a browser in once, without a password.",
@@ -46,6 +50,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
     "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
+    "tools": ("doorward.cli.tools:tools", "Look at what servers offer, and approve or reject it."),
+    "wrap": ("doorward.cli.wrap:wrap", "Put Doorward before one stdio server of a desktop client."),
     "token": ("doorward.cli.token:token", "Print one access token for one protected server."),
 }
 
@@ -64,6 +70,7 @@ _MACHINE_PREFIXES = (
     "package-changed",
     "data-dir-",
     "worker-",
+    "wrap-folder",
     "range-machine-",
 )
 

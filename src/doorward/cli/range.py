@@ -30,7 +30,7 @@ _Config = Annotated[
     ),
 ]
 _TERMINATED = 143
-_COLUMNS = ("lab", "era", "title", "vulnerable", "fixed", "rolled back", "verdict")
+_COLUMNS = ("lab", "cell", "title", "vulnerable", "fixed", "rolled back", "verdict")
 
 
 @range_app.command(name="list")
@@ -40,7 +40,7 @@ def list_labs(*, as_json: _Json = False, config: _Config = None) -> int:  # noqa
         print_json(LABS)
         return 0
     print_table(
-        ("lab", "title", "OWASP", "catalogue", "controls", "eras"),
+        ("lab", "title", "OWASP", "catalogue", "controls", "cells"),
         [
             (
                 row.lab,
@@ -48,7 +48,7 @@ def list_labs(*, as_json: _Json = False, config: _Config = None) -> int:  # noqa
                 " ".join(row.owasp),
                 " ".join(row.catalogue),
                 " ".join(row.controls),
-                " ".join(row.eras),
+                " ".join(row.cells),
             )
             for row in LABS
         ],
@@ -139,9 +139,9 @@ def _progress() -> Callable[[LabRow, str, str], None]:
     """Tell on a terminal how far it is; elsewhere keep quiet."""
     shown = sys.stderr.isatty()
 
-    def told(row: LabRow, era: str, word: str) -> None:
+    def told(row: LabRow, cell: str, word: str) -> None:
         if shown:
-            sys.stderr.write(f"{row.lab} {era:<6}  {word}\n")
+            sys.stderr.write(f"{row.lab} {cell:<13}  {word}\n")
 
     return told
 
@@ -154,7 +154,7 @@ def _print_results(results: list[Result]) -> None:
         [
             (
                 one.lab,
-                one.era,
+                one.cell,
                 one.title,
                 one.vulnerable,
                 one.fixed,
@@ -176,7 +176,7 @@ def _print_results(results: list[Result]) -> None:
     )
     bad = [one for one in results if not one.ok]
     for one in bad:
-        sys.stdout.write(paint(f"{one.lab} {one.era}: {what_failed(one)}", "red") + "\n")
+        sys.stdout.write(paint(f"{one.lab} {one.cell}: {what_failed(one)}", "red") + "\n")
     good = f"{len(results) - len(bad)} of {len(results)} as expected."
     sys.stdout.write(paint(good, "red" if bad else "green") + "\n")
 

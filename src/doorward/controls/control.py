@@ -104,6 +104,7 @@ class Call:
         "event",
         "head",
         "item",
+        "listed",
         "message",
         "notes",
         "principal",
@@ -133,8 +134,16 @@ class Call:
             str, Any
         ] = {}  # what this client declared (initialize, or _meta of the request)
         self.schema: dict[str, Any] | None = None  # the tool's inputSchema as last listed for this server
+        self.listed = False  # the gateway has listed the server's tools for this very call
         self.read_only = False  # by the readOnlyHint last listed
         self.notes: list[str] = list(head.notes)
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a caller presents as given out earlier, and why it is not plainly theirs."""
+
+    kind: Literal["session", "state"]
+    fault: str  # for the record, never for the caller
 
 
 Facts = dict[str, Any]  # what earlier controls of the same exchange leave for later ones
@@ -163,6 +172,9 @@ class Control:
 
     def notice(self, notice: Message, server: str, capabilities: dict[str, Any]) -> Answer:
         """Judge a notification or request that ``server`` sends to a client which declared ``capabilities``."""
+
+    def claim(self, caller: Principal, claim: Claim) -> Answer:
+        """Judge a claim that does not hold; called for no other, so that ordinary traffic does not pay for it."""
 
     def settled(self, call: Call, outcome: str) -> None:
         """Learn from an exchange that is over; nothing can be changed here."""

@@ -2,7 +2,8 @@
 allow it.
 
 2025 era: requests from server to client (client/sampling, client/elicitation, client/roots) and error -32042.
-2026 era: results with ``resultType: "input_required"`` (basic/utilities/mrtr).
+2026 era: results with ``resultType: "input_required"`` (basic/patterns/mrtr), and the state of a task that waits for input
+(extension io.modelcontextprotocol/tasks), which comes in results and notifications.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class GateServerRequests(Control):
 
     def notice(self, notice: Message, server: str, capabilities: dict[str, Any]) -> Answer:
         if notice.kind == "notification":
+            if notice.method.startswith("notifications/tasks"):
+                return self._judge_task(notice.params or {}, server, capabilities)
             if notice.method != "notifications/elicitation/complete":
                 return None
             return _refuse(self._fault("elicitation/create", {"mode": "url"}, server, capabilities))
@@ -75,22 +78,29 @@ class GateServerRequests(Control):
         if reply.is_error:
             return self._judge_error(call, reply.value.get("error"))
         result = reply.value.get("result")
-        if not isinstance(result, dict) or result.get("resultType") != "input_required":
-            return None
-        if call.era == "legacy":
-            return None  # no more than an unknown member there
+        if not isinstance(result, dict) or call.era == "legacy":
+            return None  # to the older era these are no more than unknown members
+        if result.get("resultType") != "input_required":
+            is_task = call.message.method.startswith("tasks/") or result.get("resultType") == "task"
+            return self._judge_task(result, call.server, call.capabilities) if is_task else None
         if call.message.method not in _ASKING_METHODS:
             return _refuse("input_required in answer to a method that has none")
-        requests = result.get("inputRequests", {})
+        return _refuse(self._fault_of_all(result.get("inputRequests", {}), call.server, call.capabilities))
+
+    def _judge_task(self, task: dict[str, Any], server: str, capabilities: Mapping[str, Any]) -> Answer:
+        """A task that waits for input asks as much as a call does."""
+        return _refuse(self._fault_of_all(task.get("inputRequests", {}), server, capabilities))
+
+    def _fault_of_all(self, requests: object, server: str, capabilities: Mapping[str, Any]) -> str:
         if not isinstance(requests, dict) or len(requests) > _INPUT_REQUESTS_COUNT:
-            return _refuse("inputRequests is not a small object")
+            return "inputRequests is not a small object"
         for request in requests.values():
             if not isinstance(request, dict) or not isinstance(request.get("method"), str):
-                return _refuse("an input request without a method")
-            fault = self._fault(request["method"], request.get("params"), call.server, call.capabilities)
+                return "an input request without a method"
+            fault = self._fault(request["method"], request.get("params"), server, capabilities)
             if fault:
-                return _refuse(fault)
-        return None
+                return fault
+        return ""
 
     def _judge_error(self, call: Call, error: object) -> Answer:
         if not isinstance(error, dict) or error.get("code") != _URL_ELICITATION:

@@ -12,7 +12,7 @@ from typing import Any
 from doorward.base.errors import UpstreamError
 from doorward.gateway.cell_a import ModernServers
 from doorward.gateway.crossings import Crossings
-from doorward.gateway.parks import ParkSeal
+from doorward.gateway.parks import ParkBook
 from doorward.gateway.ports import Later, Link, Upstream
 from doorward.protocol.message import Era
 
@@ -36,11 +36,11 @@ class BridgedUpstream:
     The upstream inside finds out which era the server speaks (CF-08) and refuses the other one with ``upstream-era``.
     """
 
-    def __init__(self, inner: Upstream, name: str, seal: ParkSeal, later: Later) -> None:
-        """``seal`` is for calls that wait for a modern client's answer to a legacy server's question."""
+    def __init__(self, inner: Upstream, name: str, book: ParkBook, later: Later) -> None:
+        """``book`` is for calls that wait for a modern client's answer to a legacy server's question."""
         self._inner = inner
         self._modern_servers = ModernServers(inner)
-        self._crossings = Crossings(inner, name, seal, later, self._failed)
+        self._crossings = Crossings(inner, book, later, self._failed)
         self._is_legacy_only = False  # until it fails as one
 
     def link(

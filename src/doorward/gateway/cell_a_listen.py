@@ -99,11 +99,13 @@ class Subscriptions:
         self._reach(reached)
         return None
 
-    def _settle(self, error: dict[str, Any] | None) -> None:
+    def _settle(self, told: dict[str, Any] | None, kept: dict[str, Any] | None = None) -> None:
+        """Answer who waits: with the error, or as the server has ``kept`` what it was asked for, where it says."""
         waiting, self._waiting = self._waiting, []
         for message, sink in waiting:
             if message.id is None:
                 continue
+            error = told or self._left_out(message, kept)
             if error is None:
                 sink.message(envelope.response(message.id, {}))
             else:
@@ -111,14 +113,25 @@ class Subscriptions:
                 sink.message(Message("response", "", message.id, None, value))
             sink.done()
 
-    def acknowledged(self, ear: _Ear) -> None:
-        """The server listens to the new filter."""
+    def _left_out(self, message: Message, kept: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The error for a resource that the server does not tell of: a subscription to it would stay silent for ever."""
+        uri = (message.params or {}).get("uri")
+        if kept is None or message.method != "resources/subscribe" or uri not in self._uris:
+            return None
+        uris = kept.get("resourceSubscriptions")
+        if isinstance(uris, list) and uri in uris:
+            return None
+        self._uris.pop(str(uri), None)
+        return {"code": cell_a.RESOURCE_NOT_FOUND, "message": "Resource not found"}
+
+    def acknowledged(self, ear: _Ear, kept: dict[str, Any] | None) -> None:
+        """The server listens to the new filter, or to what it has ``kept`` of it."""
         if ear is not self._next:
             return
         before, self._live, self._next = self._live, ear, None
         if before is not None:
             before.stop()
-        self._settle(None)
+        self._settle(None, kept)
 
     def is_heard(self, ear: _Ear) -> bool:
         """Whether this is the stream that counts."""
@@ -217,7 +230,8 @@ class _Ear:
             self._told = error if isinstance(error, dict) else None
             self._end(None)
         elif message.method == "notifications/subscriptions/acknowledged":
-            self._subscriptions.acknowledged(self)
+            kept = (message.params or {}).get("notifications")
+            self._subscriptions.acknowledged(self, kept if isinstance(kept, dict) else None)
         elif message.kind == "notification" and self._subscriptions.is_heard(self):
             sink = self._subscriptions.sink
             if sink is not None:

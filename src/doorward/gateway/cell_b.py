@@ -11,10 +11,12 @@ from typing import Any
 
 from doorward.base.errors import UpstreamError
 from doorward.controls.gate_server_requests import KINDS
-from doorward.gateway.cell_b_call import SESSION_GONE, ParkedCall
+from doorward.controls.seal_state import STATE_INVALID
+from doorward.gateway.cell_b_call import SESSION_GONE, ParkedCall, Place
 from doorward.gateway.desk import DeafSink
+from doorward.gateway.doubted import Doubted
 from doorward.gateway.handshakes import speaks_known, unknown_version
-from doorward.gateway.parks import STATE_INVALID, ParkSeal, digest_of
+from doorward.gateway.parks import ParkBook
 from doorward.gateway.ports import Cancel, Later, Link, Sink
 from doorward.protocol import cell_b, codes
 from doorward.protocol.envelope import error, notification, request, response
@@ -42,13 +44,12 @@ class ModernClientLink:
         self,
         inner: Link,
         capabilities: dict[str, Any],
-        bound: tuple[str, str],
-        seal: ParkSeal,
+        book: ParkBook,
         later: Later,
-        again: Callable[[Message, Sink], None],
+        again: Callable[[Message, Sink, Place], None],
         doubt: Callable[[UpstreamError], None],
     ) -> None:
-        """``bound``: principal and server; ``again`` sends a request over a fresh session in place of this one, and
+        """``book`` numbers calls that wait; ``again`` sends a request over a fresh session in place of this one, and
         ``doubt`` hears why there could be no session at all."""
         self.capabilities = capabilities
         self.handshake: dict[str, Any] = {}
@@ -56,21 +57,25 @@ class ModernClientLink:
         self.is_over = False
         self.is_used = False
         self._inner = inner
-        self._bound = "\0".join(bound).encode() + b"\0"
-        self._seal = seal
+        self._book = book
         self.later = later
         self._again = again
         self._doubt = doubt
         self._counter = 0
         self._is_ready = False
-        self._waiting: list[tuple[Message, Sink, _Waiting]] = []
+        self._waiting: list[tuple[Message, Sink, Place]] = []
         self._calls: set[ParkedCall] = set()
-        self._parks: dict[bytes, ParkedCall] = {}
+        self._parks: dict[int, ParkedCall] = {}
         self._log_level = ""
         self._ears: dict[_Subscription, None] = {}
         self._hearing: Cancel | None = None
         self._watched: dict[str, int] = {}
         self._delay_seconds = _AGAIN_FIRST_SECONDS
+        self.doubted = Doubted(self._asking, self.send, later)
+
+    def _asking(self) -> list[ParkedCall]:
+        """The calls that could have asked what comes on the server's own stream."""
+        return [call for call in self._calls if call.may_ask]
 
     @property
     def is_idle(self) -> bool:
@@ -99,7 +104,7 @@ class ModernClientLink:
             return self._come_back(state, message, sink)
         if self._is_ready:
             return self._serve(message, sink, is_second=is_second)
-        waiting = _Waiting(is_second)
+        waiting = Place(is_second=is_second)
         self._waiting.append((message, sink, waiting))
         if len(self._waiting) == 1:
             self._shake(cell_b.meta_of(message).get(CLIENT_INFO_KEY))
@@ -116,6 +121,10 @@ class ModernClientLink:
             return _nothing
         if message.method == "subscriptions/listen":
             return self._subscribe(message, sink)
+        if message.method.startswith("tasks/"):  # another thing than the older era's (0055); never declared
+            sink.message(error(message.id, codes.METHOD_NOT_FOUND, "Method not found"))
+            sink.done()
+            return _nothing
         self._set_level(str(cell_b.meta_of(message).get(LOG_LEVEL_KEY, "")))
         call = ParkedCall(self, message, sink, is_second=is_second)
         self._calls.add(call)
@@ -141,6 +150,7 @@ class ModernClientLink:
             problem = UpstreamError("stopped", "The session with the protected server ended.")
             for call in list(self._calls):
                 call.stop(problem)
+            self.doubted.close()
             self._fail_waiting(problem)
             self._fail_ears(problem)
             if self._hearing is not None:
@@ -202,35 +212,43 @@ class ModernClientLink:
     def ended(self, call: ParkedCall) -> None:
         """A call is over."""
         self._calls.discard(call)
-        for handle in [handle for handle, one in self._parks.items() if one is call]:
-            del self._parks[handle]
+        for number in [number for number, one in self._parks.items() if one is call]:
+            del self._parks[number]
+            self._book.leave(number)
+        self.doubted.look()
 
     @property
     def is_full(self) -> bool:
         """True when calls that wait for their clients hold as much as they may together."""
         return sum(call.held_bytes for call in self._calls) > _PARKED_BYTES
 
-    def park(self, call: ParkedCall, message: Message) -> str | None:
-        """Keep a call for its client to come back; the state that opens it, or None when too many wait."""
+    def park(self, call: ParkedCall) -> str | None:
+        """Keep a call for its client to come back; the state that names it, or None when too many wait."""
         if len(self._parks) >= _PARKS_COUNT or self.is_full:
             return None
-        handle = self._seal.fresh_handle()
-        self._parks[handle] = call
-        return self._seal.seal(handle, self._bound + digest_of(message))
+        number = self._book.enter(call)
+        self._parks[number] = call
+        return self._book.name(number)
 
     def _come_back(self, state: object, message: Message, sink: Sink) -> Cancel:
-        handle = self._seal.open(state, self._bound + digest_of(message))
-        call = self._parks.pop(handle, None) if handle is not None else None
-        if call is None:  # made up, another caller's or request's, too old, or used before: all the same
+        number = self._book.number(state)
+        call = None
+        if number is not None:
+            # SECURITY: the sealed state is bound to its caller; that it is found among their own calls only is a wall more.
+            call = self._parks.get(number) or self._book.anyones(number)
+        if number is not None and not self._book.is_shared:
+            self._parks.pop(number, None)
+            self._book.leave(number)
+        if call is None:  # another caller's, too old, or used before: all the same
             sink.message(error(message.id, codes.INVALID_PARAMS, STATE_INVALID))
             sink.done()
             return _nothing
         return call.resume(message, sink)
 
-    def replace(self, message: Message, sink: Sink) -> None:
+    def replace(self, message: Message, sink: Sink, place: Place) -> None:
         """The server has lost the session: send a request that it has not run over a new one."""
         self.lost()
-        self._again(message, sink)
+        self._again(message, sink, place)
 
     def lost(self) -> None:
         """The server does not know the session any more: who listens in it has to listen anew."""
@@ -285,18 +303,16 @@ class ModernClientLink:
     def heard(self, message: Message) -> None:
         """What the server says on its own: to every subscription that covers it."""
         if message.kind == "request":
-            asking = [call for call in self._calls if call.may_ask]
-            if len(asking) == 1:  # some servers ask on their own stream; whose question it is must be certain
-                return asking[0].asked(message)
-            refusal = error(message.id, codes.METHOD_NOT_FOUND, "Nobody can be asked outside of a call.")
-            self.send(refusal if message.method != "ping" else response(message.id or 0, {}), DeafSink())
+            if message.method == "ping":
+                self.send(response(message.id or 0, {}), DeafSink())
+            else:
+                self.doubted.ask(message)
         elif message.method == "notifications/progress":
             for call in list(self._calls):  # the token is ours, so it is one call's at most
                 call.message(message)
         elif message.kind == "notification":
             for ear in list(self._ears):
                 ear.hear(message)
-        return None
 
     def deaf(self) -> None:
         """The server's stream ended: ask for it again after a while, as long as a client listens."""
@@ -305,24 +321,6 @@ class ModernClientLink:
         self._hearing = None
         self.later(self._delay_seconds, self._hear)
         self._delay_seconds = min(2 * self._delay_seconds, _AGAIN_LAST_SECONDS)
-
-
-class _Waiting:
-    """A request that waits for the handshake; its cancel works before and after."""
-
-    def __init__(self, is_second: bool) -> None:  # noqa: FBT001 - one word about the request
-        self.is_second = is_second
-        self.is_cancelled = False
-        self._cancel: Cancel = _nothing
-
-    def go(self, cancel: Cancel) -> None:
-        """It is under way now."""
-        self._cancel = cancel
-
-    def cancel(self) -> None:
-        """Nobody waits any more."""
-        self.is_cancelled = True
-        self._cancel()
 
 
 class _Shake(DeafSink):

@@ -31,6 +31,26 @@ def _nothing() -> None:
     """Cancel what is over."""
 
 
+class Place:
+    """Where a request waits for a session; its cancel works before and after."""
+
+    def __init__(self, *, is_second: bool) -> None:
+        self.is_second = is_second
+        self.is_cancelled = False
+        self._cancel: Cancel = _nothing
+
+    def go(self, cancel: Cancel) -> None:
+        """It is under way now."""
+        self._cancel = cancel
+        if self.is_cancelled:
+            cancel()
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        self.is_cancelled = True
+        self._cancel()
+
+
 class ParkedCall:
     """A request under way at the server. Between a question and its answer it has no client: it is parked."""
 
@@ -52,6 +72,7 @@ class ParkedCall:
         self._is_over = False
         self._cancel: Cancel = _nothing
         self._cancel_timer: Cancel = _nothing
+        self._replaced: Place | None = None  # where it is made once more, over another session
         self._take_token()
 
     @property
@@ -74,6 +95,8 @@ class ParkedCall:
     def cancel(self) -> None:
         """Nobody waits any more: the server is told in its own era's way (CF-13)."""
         if self._is_over:
+            if self._replaced is not None:
+                self._replaced.cancel()
             return
         self._end()
         if self._final is None and self._failure is None:
@@ -140,7 +163,9 @@ class ParkedCall:
             return
         self._end()
         if problem.code == SESSION_GONE and self._asked_count == 0 and not self._is_second:
-            self._link.replace(self._message, sink)  # a server that knows no session has not run the request
+            self._replaced = Place(is_second=True)
+            # A server that knows no session has not run the request.
+            self._link.replace(self._message, sink, self._replaced)
         else:
             sink.failed(problem)
 
@@ -218,7 +243,7 @@ class ParkedCall:
         sink = self._sink
         if sink is None or self._is_over:
             return None
-        state = self._link.park(self, self._message)
+        state = self._link.park(self)
         if state is None:
             self._pending.clear()
             self.cancel()
@@ -231,6 +256,7 @@ class ParkedCall:
         answer.id = answer.value["id"] = self._message.id
         sink.message(answer)
         sink.done()
+        self._link.doubted.look()
         return None
 
     def resume(self, message: Message, sink: Sink) -> Cancel:

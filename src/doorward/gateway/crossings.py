@@ -9,7 +9,8 @@ from typing import Any
 from doorward.base import limits
 from doorward.base.errors import UpstreamError
 from doorward.gateway.cell_b import ModernClientLink
-from doorward.gateway.parks import ParkSeal
+from doorward.gateway.cell_b_call import Place
+from doorward.gateway.parks import ParkBook
 from doorward.gateway.ports import Later, Link, Sink, Upstream
 from doorward.protocol.codes import LEGACY_VERSIONS
 from doorward.protocol.json_door import encode_json
@@ -26,16 +27,14 @@ class Crossings:
     def __init__(
         self,
         inner: Upstream,
-        name: str,
-        seal: ParkSeal,
+        book: ParkBook,
         later: Later,
         doubt: Callable[[UpstreamError], None],
     ) -> None:
         """``doubt`` hears of handshakes that failed: the server may speak another era by now."""
         self._doubt = doubt
         self._inner = inner
-        self._name = name
-        self._seal = seal
+        self._book = book
         self._later = later
         self._links: dict[tuple[str, str], ModernClientLink] = {}
         self._waiting: dict[tuple[str, str], list[Ready]] = {}
@@ -69,10 +68,9 @@ class Crossings:
         fresh = self._links[key] = ModernClientLink(
             link,
             capabilities,
-            (key[0], self._name),
-            self._seal,
+            self._book,
             self._later,
-            lambda message, sink: self._again(key[0], capabilities, message, sink),
+            lambda message, sink, place: self._again(key[0], capabilities, message, sink, place),
             self._doubt,
         )
         if not self._is_sweeping:
@@ -84,10 +82,14 @@ class Crossings:
         for ready in self._waiting.pop(key, []):
             ready(found)
 
-    def _again(self, principal: str, capabilities: dict[str, Any], message: Message, sink: Sink) -> None:
+    def _again(
+        self, principal: str, capabilities: dict[str, Any], message: Message, sink: Sink, place: Place
+    ) -> None:
         def found(link: Link | UpstreamError) -> None:
+            if place.is_cancelled:
+                return
             if isinstance(link, ModernClientLink):
-                link.post_as(message, sink, is_second=True)
+                place.go(link.post_as(message, sink, is_second=True))
             elif isinstance(link, UpstreamError):
                 sink.failed(link)
 

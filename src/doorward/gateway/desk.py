@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from doorward.base.errors import DoorwardError, UpstreamError
 from doorward.base.ids import EventIds
 from doorward.catalogue.server import ServerSpec
-from doorward.controls.control import Head
+from doorward.controls.control import Call, Head
 from doorward.controls.gate_server_requests import allowed_capabilities
-from doorward.gateway.facts import FactBook
+from doorward.controls.scope_cache import Narrow, ScopeCache
+from doorward.gateway.facts import FactBook, ToolFacts
+from doorward.gateway.pinned import PinDesk
 from doorward.gateway.pipeline import Pipeline
 from doorward.gateway.ports import Link, Upstream
 from doorward.gateway.recorder import Recorder
+from doorward.gateway.states import StateSeal
 from doorward.gateway.tasks import TaskSeal, is_foreign
 from doorward.identity.principal import Principal
 from doorward.protocol import codes
@@ -81,8 +84,11 @@ class Desk:
         sync_all: bool,
         gate_requests: bool,
         live: set[Exchange],
+        states: StateSeal,
         may_ask: Callable[[Principal, str, str, str], bool] | None = None,
         task_key: bytes = b"",
+        pins: PinDesk | None = None,
+        narrow: Narrow | None = None,
     ) -> None:
         """``task_key`` is shared by all workers; without one, task ids of this desk hold for this desk only.
 
@@ -90,6 +96,7 @@ class Desk:
         self.pipeline = pipeline
         self.recorder = recorder
         self.facts = facts
+        self._pins = pins
         self.ids = ids
         self.servers = servers
         self.upstreams = upstreams
@@ -99,8 +106,22 @@ class Desk:
         self.sync_all = sync_all  # every decision is on disk before the server is touched
         self._gate_requests = gate_requests
         self.live = live
+        self.states = states
+        self.narrow = narrow or ScopeCache.narrowing("enforce")  # what a server lets caches share of a result
         self.tasks = TaskSeal(task_key or secrets.token_bytes(32))
         self.may_ask = may_ask or (lambda principal, _, server, __: may_use_server(principal, server))
+
+    def known_tool(self, call: Call) -> ToolFacts | None:
+        """What is known of the tool of a call; None when the server's tools must be listed before it goes on."""
+        known = self.facts.of(call.server, call.item)
+        if known is None or self._pins is None or self.servers[call.server].trust == "off":
+            return known
+        return known if self._pins.is_verified(call.server, call.principal.key) else None
+
+    def list_tools(self, call: Call, link: Link, then: Callable[[bool], None]) -> None:
+        """List the server's tools on behalf of a call; ``then`` hears whether its tool exists."""
+        anew = self._pins is not None and self.servers[call.server].trust != "off"
+        self.facts.ensure(call.server, call.item, call.message, link, then, anew=anew)
 
     def declared(self, server: str, capabilities: dict[str, Any]) -> dict[str, Any]:
         """The client capabilities that this server may hear of (CF-21): never more than the client declared."""
@@ -118,17 +139,18 @@ class Desk:
         era: Era,
         link: Link,
         token: MessageId | None = None,
+        flight: MessageId | None = None,
     ) -> bool:
         """Judge what a server says unasked; requests get an id of ours. False: the client does not hear it.
 
-        ``token`` is the progress token of the call on whose stream it came.
+        ``token`` is the progress token of the call on whose stream it came, ``flight`` that call's id.
         """
         method = message.method
         if method == "notifications/tools/list_changed":
-            self.facts.forget(server)
+            self.facts.changed(server)
         if method == "notifications/progress":
             return _is_live(message, server, session, token)
-        if is_foreign(message, server, session):
+        if is_foreign(message, server, session, link):
             return False  # about a task that somebody else may have made
         ruling = self.pipeline.judge_notice(message, server, capabilities)
         if ruling is not None:
@@ -137,7 +159,9 @@ class Desk:
             return False
         if message.kind != "request":
             return True
-        ours = session.ask(link, message.id, server) if session is not None and era == "legacy" else None
+        ours = (
+            session.ask(link, message.id, server, flight) if session is not None and era == "legacy" else None
+        )
         if ours is None:  # the 2026 era has no server requests on streams (SF-53)
             self._deny(message, link, "This client cannot be asked.")
             return False

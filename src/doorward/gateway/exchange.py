@@ -137,9 +137,9 @@ class Exchange:
         if call.message.method != "tools/call":
             self._record()
             return
-        known = self.desk.facts.of(call.server, call.item)
+        known = self.desk.known_tool(call)
         if known is None:
-            self.desk.facts.ensure(call.server, call.item, call.message, link, self._found)
+            self.desk.list_tools(call, link, self._found)
         else:
             call.read_only = known.read_only
             self._record()
@@ -151,13 +151,12 @@ class Exchange:
             self.refuse_unknown("no list has named this tool")
             return
         call = self.call
+        call.listed = True
         known = self.desk.facts.of(call.server, call.item)
-        if known is None or call.era == "legacy":
-            call.read_only = known is not None and known.read_only
-            self._record()
-            return
-        call.read_only, call.schema = known.read_only, known.schema
-        # Now that the schema is known, the header's copies of arguments are compared as well.
+        if known is not None:
+            call.read_only = known.read_only
+            call.schema = known.schema if call.era == "modern" else None
+        # Now that the definition is known, it is compared with its pin, and the header's copies of arguments with the schema.
         self.desk.pipeline.judge_request(call, self._ruled_again)
 
     def _ruled_again(self, ruling: Ruling | None) -> None:
@@ -269,7 +268,7 @@ class Exchange:
     def _notice(self, message: Message) -> None:
         call, link = self.call, self.link
         if link is None or not self.desk.may_tell(
-            message, call.server, call.capabilities, self.session, call.era, link, self.token
+            message, call.server, call.capabilities, self.session, call.era, link, self.token, call.message.id
         ):
             return
         if self.rename is not None:
@@ -336,7 +335,7 @@ class Exchange:
                 if ruling is not None:
                     return ruling
         if call.era == "modern" and method in _CACHEABLE and result.get("cacheScope") == "public":
-            result["cacheScope"] = "private"  # what a caller may see is its own (2026-07-28 caching; SF-58)
+            self.desk.narrow(call, result)  # what a caller may see is its own (2026-07-28 caching; SF-58)
         return None
 
     def keep(self, server: str, items: list[Any], key: str) -> Ruling | None:

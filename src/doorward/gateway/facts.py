@@ -27,6 +27,7 @@ _SCHEMA_BYTES = (
 _TOOLS_COUNT = 4_096  # tools of one server that are remembered; a server that makes up new ones starts over
 _NAME_CHARS = 128  # check-shape serves no longer ones
 _SCHEMAS_BYTES = 8_388_608  # kept schemas of one server
+_TELL_SECONDS = 0.05  # many changes at once are told to the other workers as one
 _FRESH_SECONDS = 5.0  # an unknown name makes us list again, but not more often than this
 _LIST_SECONDS = 10.0  # a server that does not list within this is one that cannot
 _AGAIN_COUNT = 2  # a list that changes while it is read is read again this often
@@ -67,6 +68,10 @@ class ServerFacts:
         self.schemas_bytes = 0
 
 
+def _untold(server: str) -> None:
+    """There is nobody to tell."""
+
+
 class FactBook:
     """Facts about all servers of this worker."""
 
@@ -74,6 +79,8 @@ class FactBook:
         self._clock = clock
         self.later = later
         self._servers: dict[str, ServerFacts] = {}
+        self._telling: set[str] = set()
+        self.tell: Callable[[str], None] = _untold  # the other workers, that a server's list has changed
 
     def of(self, server: str, tool: str) -> ToolFacts | None:
         """What is known of a tool; None when no list has named it."""
@@ -91,6 +98,17 @@ class FactBook:
         """Remember the tools of one page; bounded, whatever and however often a server lists."""
         _learn(self._servers.setdefault(server, ServerFacts()), items)
 
+    def changed(self, server: str) -> None:
+        """A server said so in a session of this worker. Some say it nowhere else, so the other workers are told."""
+        self.forget(server)
+        if server not in self._telling:
+            self._telling.add(server)
+            self.later(_TELL_SECONDS, lambda: self._tell(server))
+
+    def _tell(self, server: str) -> None:
+        self._telling.discard(server)
+        self.tell(server)
+
     def forget(self, server: str) -> None:
         """The server says that its list changed, or it was started anew: list again before the next call."""
         facts = self._servers.get(server)
@@ -103,17 +121,25 @@ class FactBook:
         facts.is_stale = True
 
     def ensure(
-        self, server: str, tool: str, template: Message, link: Link, then: Callable[[bool], None]
+        self,
+        server: str,
+        tool: str,
+        template: Message,
+        link: Link,
+        then: Callable[[bool], None],
+        *,
+        anew: bool = False,
     ) -> None:
         """Call ``then`` with whether the tool exists, listing the server's tools first where that is needed.
 
         A server that cannot list (no tools capability, an error, silence) is taken at its word: ``then(True)``, and it
-        will answer the call itself.
+        will answer the call itself. ``anew`` lists over this very link whatever is known: another principal's list says
+        nothing about what this one is shown.
         """
         facts = self._servers.setdefault(server, ServerFacts())
-        if tool in facts.tools:
+        if tool in facts.tools and not anew:
             return then(True)
-        if not facts.waiting:
+        if not facts.waiting and not anew:
             now = self._clock.monotonic()
             if now - facts.listed_at < _FRESH_SECONDS:
                 return then(False)

@@ -14,18 +14,18 @@ from doorward.base.clock import Clock
 from doorward.base.errors import CallerError, DoorwardError
 from doorward.base.ids import EventIds
 from doorward.controls.control import Head, Refuse
+from doorward.controls.seal_state import STATE_INVALID
 from doorward.gateway import answers
 from doorward.gateway.desk import caller_of
-from doorward.gateway.legacy_face import LegacyFace
+from doorward.gateway.legacy_face import SESSION_ENDED, LegacyFace
 from doorward.gateway.modern_face import ModernFace
-from doorward.gateway.parks import STATE_INVALID, ParkSeal
 from doorward.gateway.pipeline import Ruling
 from doorward.gateway.ports import Reply, Responder
 from doorward.gateway.recorder import Recorder
 from doorward.gateway.relay import RelayedResponder, RelayingClient, pack, unpack
-from doorward.gateway.routes import FEDERATED
 from doorward.gateway.sessions import Seat, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
+from doorward.gateway.states import StateSeal
 from doorward.gateway.web import BODY_BYTES, WebDoor
 from doorward.identity.principal import LOCAL
 from doorward.protocol import codes
@@ -65,8 +65,8 @@ class Gateway:
         ids: EventIds,
         relay: Relay | None,
         is_ready: Callable[[], bool],
-        parks: ParkSeal | None = None,
         web: WebDoor | None = None,
+        states: StateSeal | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.table = table
@@ -77,8 +77,9 @@ class Gateway:
         self._ids = ids
         self._relay = relay
         self._is_ready = is_ready
-        self._parks = parks
+        self.nobody = LOCAL  # who calls where nobody is authenticated
         self._web = web
+        self._states = states
         self._legacy = LegacyFace(table)
         self._modern = ModernFace()
 
@@ -132,8 +133,8 @@ class Gateway:
         ruling = pipeline.judge_head(head, _BEFORE_PATH, inside=False)
         if ruling is not None:
             head.refusal = (False, ruling)
-        elif head.principal is None:
-            head.principal = LOCAL  # nobody authenticates here: check-token is off (profile lab)
+        elif _is_nobody(head):
+            head.principal = self.nobody  # nobody authenticates here: check-token is off (profile lab)
 
     def _refuse(self, head: Head, ruling: Ruling, address: str) -> Reply:
         event = self._ids.mint()
@@ -196,7 +197,7 @@ class Gateway:
                 if keeper is not None:
                     return self._hand_to(keeper, head, body, responder, _call_gone(message))
                 return self._modern.post(snapshot.desk, head, message, body, responder, event)
-            session = self._legacy.session_of(head, caller_of(head))
+            session = self._legacy.session_of(snapshot.desk, head, caller_of(head))
             if session is None and message.method != "initialize" and self._is_elsewhere(head):
                 return self._hand_over(head, body, responder)
             return self._legacy.post(snapshot.desk, head, message, body, responder, event, session)
@@ -207,14 +208,15 @@ class Gateway:
     def _stream_or_end(
         self, snapshot: Snapshot, head: Head, body: bytes, responder: Responder, event: str
     ) -> None:
-        session = self._legacy.session_of(head, caller_of(head))
+        session = self._legacy.session_of(snapshot.desk, head, caller_of(head))
         if session is None and self._is_elsewhere(head):
             return self._hand_over(head, body, responder)
-        status = 404 if session is None else 200
-        self._recorder.session_event(head, head.verb, event, responder.address, status)
+        if session is None:
+            return self._legacy.refuse(snapshot.desk, head, responder, event)
+        self._recorder.session_event(head, head.verb, event, responder.address, 200)
         if head.verb == "GET":
-            return self._legacy.get(snapshot.desk, head, responder)
-        return self._legacy.delete(head, responder)
+            return self._legacy.get(snapshot.desk, head, responder, session)
+        return self._legacy.delete(responder, session)
 
     def _document(self, head: Head) -> Reply:
         if head.verb not in _READABLE:
@@ -236,8 +238,8 @@ class Gateway:
         return owner is not None and owner.worker != self.table.seat.worker
 
     def _keeper(self, message: Message) -> Seat | None:
-        """The other worker that keeps the call which this request comes back for (MR-03)."""
-        owner = self._parks.owner(message) if self._parks is not None and self._relay is not None else None
+        """The other worker that sealed the state which this request brings back (MR-03)."""
+        owner = self._states.owner(message) if self._states is not None and self._relay is not None else None
         return owner if owner is not None and owner.worker != self.table.seat.worker else None
 
     def _hand_over(self, head: Head, body: bytes, responder: Responder) -> None:
@@ -266,8 +268,7 @@ class Gateway:
         if started:
             responder.abort()
         else:
-            head = Head(verb="", path="", query="", fields={"mcp-session-id": "gone"}, repeated=frozenset())
-            responder.answer(self._legacy.missing(head))
+            responder.answer(SESSION_ENDED)
 
     def accept_relay(self, payload: dict[str, Any], responder_of: Callable[[str], RelayedResponder]) -> None:
         """Serve a request that another worker has authenticated and handed over."""
@@ -277,13 +278,11 @@ class Gateway:
         if self._freshness.is_stale(snapshot.generation):
             return responder.answer(answers.NOT_READY)
         event = self._ids.mint()
-        principal = caller_of(head)
-        session_id = head.fields.get("mcp-session-id", "")
         if (
             not is_modern(head.fields.get("mcp-protocol-version"))
-            and self.table.find(session_id, principal.key, head.server or FEDERATED) is None
+            and self._legacy.session_of(snapshot.desk, head, caller_of(head)) is None
         ):
-            return responder.answer(self._legacy.missing(head))
+            return self._legacy.refuse(snapshot.desk, head, responder, event)
         try:
             self._serve(snapshot, head, body, responder, event)
         except CallerError as error:
@@ -295,6 +294,10 @@ class Gateway:
                 answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None)
             )
         return None
+
+
+def _is_nobody(head: Head) -> bool:
+    return head.principal is None or head.principal is LOCAL
 
 
 def _call_gone(message: Message) -> Callable[[Responder, bool], None]:

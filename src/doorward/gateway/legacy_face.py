@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from doorward.base.errors import CallerError, UpstreamError
-from doorward.controls.control import Call, Head
+from doorward.controls.bind_session import SESSION_NOT_FOUND, BindSession, missing_session
+from doorward.controls.control import Call, Claim, Head
 from doorward.gateway import answers
 from doorward.gateway.desk import DeafSink, Desk, caller_of
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.fanout import FanLink
 from doorward.gateway.naming import address, both, is_addressed, item_of, renamer
+from doorward.gateway.pipeline import Ruling
 from doorward.gateway.ports import Cancel, Later, Link, Reply, Responder, Sink
 from doorward.gateway.routes import FEDERATED
 from doorward.gateway.sessions import Session, SessionTable
@@ -21,10 +23,8 @@ from doorward.protocol import codes
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Message
 
-_SESSION_ENDED = Reply(
-    404,
-    answers.JSON_FIELDS,
-    answers.error_body(None, codes.INVALID_REQUEST, "Session not found; initialize again."),
+SESSION_ENDED = Reply(
+    404, answers.JSON_FIELDS, answers.error_body(None, codes.INVALID_REQUEST, SESSION_NOT_FOUND)
 )
 _SESSION_MISSING = Reply(
     400,
@@ -154,7 +154,7 @@ class LegacyFace:
         if message.method == "initialize" and message.kind == "request":
             return self._initialize(desk, head, principal, message, body, responder, event)
         if session is None:
-            return responder.answer(self.missing(head))
+            return self.refuse(desk, head, responder, event)
         session.caller = principal
         if message.kind == "response":
             return self._answer(session, message, responder)
@@ -184,15 +184,35 @@ class LegacyFace:
             session.call_renames[server] = (desk, rename)
         return rename
 
-    @staticmethod
-    def missing(head: Head) -> Reply:
-        """The answer when a request has no usable session (SF-23, SF-24)."""
-        return _SESSION_ENDED if head.fields.get("mcp-session-id") else _SESSION_MISSING
-
-    def session_of(self, head: Head, principal: Principal) -> Session | None:
+    def session_of(self, desk: Desk, head: Head, principal: Principal) -> Session | None:
         """The session that a head names, if it is this principal's."""
         session_id = head.fields.get("mcp-session-id", "")
-        return self._table.find(session_id, principal.key, head.server or FEDERATED) if session_id else None
+        if not session_id:
+            return None
+        found = self._table.find(session_id, principal.key, head.server or FEDERATED)
+        return found if found is not None else self._anothers(desk, head, principal)[0]
+
+    def _anothers(self, desk: Desk, head: Head, principal: Principal) -> tuple[Session | None, Ruling | None]:
+        """A session that is not this principal's, if nothing binds sessions to their owners; else why not."""
+        session = self._table.anyones(head.fields.get("mcp-session-id", ""), head.server or FEDERATED)
+        if session is None:
+            return None, Ruling(BindSession.slug, missing_session("no such session"))
+        claim = Claim("session", f"the session of another principal: {session.principal}")
+        ruling = desk.pipeline.judge_claim(None, principal, claim)
+        return (session, None) if ruling is None else (None, ruling)
+
+    def refuse(self, desk: Desk, head: Head, responder: Responder, event: str) -> None:
+        """Refuse a request whose session is not there for its caller; whose it is stands on record only."""
+        if not head.fields.get("mcp-session-id"):
+            return responder.answer(_SESSION_MISSING)
+        session_id, endpoint = head.fields["mcp-session-id"], head.server or FEDERATED
+        is_alert = self._table.anyones(session_id, endpoint) is not None
+        ruling = self._anothers(desk, head, caller_of(head))[1]
+        if ruling is None:
+            return responder.answer(SESSION_ENDED)  # it has just been let in, or has just ended
+        desk.recorder.claim_refused(head, ruling, event, responder.address, is_alert=is_alert)
+        reply = answers.refused(ruling.refuse, slug=ruling.slug, event=event, message_id=None)
+        return responder.answer(reply)
 
     @staticmethod
     def _call(
@@ -225,6 +245,8 @@ class LegacyFace:
         if message.method == "notifications/cancelled":
             request_id = message.params.get("requestId") if message.params is not None else None
             flight = session.flights.get(request_id) if isinstance(request_id, (str, int)) else None
+            if flight is not None and request_id is not None:
+                session.unask(request_id)
             if flight is not None and flight.upstream_requests == 0:
                 flight.stop("The call was cancelled before it began.")
                 flight = None
@@ -276,18 +298,14 @@ class LegacyFace:
 
     # -- GET and DELETE -----------------------------------------------------------------------------------------
 
-    def get(self, desk: Desk, head: Head, responder: Responder) -> None:
+    def get(self, desk: Desk, head: Head, responder: Responder, session: Session) -> None:
         """Open the common stream, or resume a stream after ``Last-Event-ID``."""
-        principal = caller_of(head)
-        session = self.session_of(head, principal)
-        if session is None:
-            return responder.answer(self.missing(head))
-        session.caller = principal
+        principal = session.caller = caller_of(head)
         last = head.fields.get("last-event-id", "")
         if last:
             found = session.stream_after(last)
             if found is None:
-                return responder.answer(_SESSION_ENDED)
+                return responder.answer(SESSION_ENDED)
             stream, after = found
             stream.expires_at = principal.expires_at
             stream.attach(responder, after)
@@ -306,11 +324,8 @@ class LegacyFace:
                 CommonSink(desk, session, server, link).listen()
         return None
 
-    def delete(self, head: Head, responder: Responder) -> None:
+    def delete(self, responder: Responder, session: Session) -> None:
         """End the session."""
-        session = self.session_of(head, caller_of(head))
-        if session is None:
-            return responder.answer(self.missing(head))
         self._table.drop(session)
         return responder.answer(Reply(200, b""))
 

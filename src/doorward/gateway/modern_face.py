@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from doorward.base.errors import CallerError, UpstreamError
-from doorward.controls.control import Call, Head
+from doorward.controls.control import Call, Claim, Head
 from doorward.gateway import answers
+from doorward.gateway.bridge import cell_of
 from doorward.gateway.desk import Desk, caller_of
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.fanout import FanLink
 from doorward.gateway.naming import address, both, is_addressed, item_of, renamer
 from doorward.gateway.ports import Link, Responder
 from doorward.gateway.routes import FEDERATED
-from doorward.gateway.tasks import NOT_THEIRS, names_task
+from doorward.gateway.states import ASKING, with_state
+from doorward.gateway.tasks import NOT_THEIRS, OwnTasks, names_task
 from doorward.protocol.message import Message
 
 _VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -38,6 +42,31 @@ def _cut(message: Message, capabilities: dict[str, Any]) -> Message:
     return Message(message.kind, message.method, message.id, params, value, message.params_fields)
 
 
+def _comes_back(exchange: Exchange) -> bool:
+    """Give a request that brings a state back the one that its server knows; False where it was refused."""
+    call, desk = exchange.call, exchange.desk
+    if not desk.states.is_on:
+        return True
+    opened = desk.states.open(call.principal.key, call.server, call.message)
+    if not opened.fault:
+        call.message = with_state(call.message, opened.state)
+        return True
+    ruling = desk.pipeline.judge_claim(call, call.principal, Claim("state", opened.fault))
+    if ruling is not None:
+        exchange.refuse(ruling)
+    return ruling is None
+
+
+def _over(heard: OwnTasks, exchange: Exchange) -> Callable[[Link | UpstreamError], None]:
+    """What takes a link for a subscription to tasks."""
+
+    def go(link: Link | UpstreamError) -> None:
+        own = link if isinstance(link, UpstreamError) else heard.over(link, cell_of(link, "modern"))
+        exchange.go(own)
+
+    return go
+
+
 class ModernFace:
     """Serve requests of modern clients."""
 
@@ -59,6 +88,9 @@ class ModernFace:
             mine = desk.tasks.address(principal.key, (server,) if server else desk.servers, message)
             if mine is not None:
                 server, own = mine
+        heard = OwnTasks() if message.method == "subscriptions/listen" else None
+        if heard is not None:
+            own = desk.tasks.subscribed(principal.key, server, own, heard)
         call = Call(head=head, principal=principal, server=server, era="modern", message=own, event=event)
         call.sent = message
         own.params_fields = _params_fields(head)
@@ -74,27 +106,31 @@ class ModernFace:
         exchange = Exchange(desk, call, responder, body, None)
         if server != FEDERATED:
             federated = renamer(server) if head.server == FEDERATED else None
-            exchange.rename = both(federated, desk.tasks.sealer(principal.key, server, message.method, None))
-        exchange.route = self._route_of(desk)
+            rename = desk.tasks.sealer(principal.key, server, message.method, heard)
+            if federated is not None:
+                rename = both(federated, rename)
+            exchange.rename = desk.states.sealer(call, rename) if message.method in ASKING else rename
+        exchange.route = self._route if heard is None else partial(self._route, heard=heard)
         return exchange.start()
 
-    def _route_of(self, desk: Desk) -> Any:
-        def route(exchange: Exchange) -> None:
-            call = exchange.call
-            if names_task(call.message) and call.message is call.sent:
-                exchange.refuse(NOT_THEIRS)
-            elif call.server != FEDERATED:
-                call.capabilities = desk.declared(call.server, call.capabilities)
-                call.message = _cut(call.message, call.capabilities)
-                desk.upstreams[call.server].link(
-                    call.principal.key, "modern", call.version, call.capabilities, exchange.go
-                )
-            elif is_addressed(call.message.method):
-                exchange.refuse_unknown("no such server in the name")
-            else:
-                self._reach_all(desk, exchange)
-
-        return route
+    def _route(self, exchange: Exchange, heard: OwnTasks | None = None) -> None:
+        """Send a judged request where it belongs; ``heard`` is what a subscription may tell of tasks."""
+        call, desk = exchange.call, exchange.desk
+        if names_task(call.message) and call.message is call.sent:
+            exchange.refuse(NOT_THEIRS)
+        elif call.server != FEDERATED:
+            if "requestState" in (call.message.params or ()) and not _comes_back(exchange):
+                return
+            call.capabilities = desk.declared(call.server, call.capabilities)
+            call.message = _cut(call.message, call.capabilities)
+            go = exchange.go if heard is None else _over(heard, exchange)
+            desk.upstreams[call.server].link(
+                call.principal.key, "modern", call.version, call.capabilities, go
+            )
+        elif is_addressed(call.message.method):
+            exchange.refuse_unknown("no such server in the name")
+        else:
+            self._reach_all(desk, exchange)
 
     @staticmethod
     def _reach_all(desk: Desk, exchange: Exchange) -> None:

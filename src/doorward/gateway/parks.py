@@ -1,89 +1,59 @@
-"""Calls that wait for their client to come back: which worker keeps one, sealed into the state that the client carries.
+"""Calls that wait for their client to come back, as one worker keeps them: each has a number in this worker's life.
 
 A client of the 2026 era answers a server's question by sending its request again, with a state that it may not read
-(2026-07-28 basic/patterns/mrtr; MR-03): so the state is sealed, bound to its caller, its request and a time, and good once.
+(2026-07-28 basic/patterns/mrtr). The state of a parked call is its name here; ``gateway.states`` seals what clients carry.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import secrets
-from typing import Any
-
-import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+import re
+from typing import TYPE_CHECKING
 
 from doorward.gateway.sessions import Seat
-from doorward.protocol.json_door import encode_json
-from doorward.protocol.message import Message
+
+if TYPE_CHECKING:
+    from doorward.gateway.cell_b_call import ParkedCall
 
 PARK_SECONDS = 240.0  # a person may take as long; the call itself may last a minute more
-STATE_INVALID = "The requestState is not valid (any more)."
-_PREFIX = "dwp."
-_NONCE_BYTES = 12
-_STATE_CHARS = 400
+_NAME = re.compile(r"park-([0-9]{1,5})-([0-9a-f]{16})-([0-9]{1,15})", re.ASCII)
 
 
-class Parked(msgspec.Struct, frozen=True):
-    """Where a call waits."""
-
-    seat: Seat
-    handle: bytes  # 16 bytes; another one for each question
-
-
-def digest_of(message: Message) -> bytes:
-    """What makes a request the same one when it comes again: method and params without what differs by design."""
-    params = {
-        key: value
-        for key, value in (message.params or {}).items()
-        if key not in ("_meta", "inputResponses", "requestState")
-    }
-    return hashlib.sha256(message.method.encode() + b"\0" + encode_json(params)).digest()
+def seat_of(state: object) -> tuple[Seat, int] | None:
+    """Which worker keeps the call of that name, and its number there; None for anything else."""
+    found = _NAME.fullmatch(state) if isinstance(state, str) else None
+    if found is None:
+        return None
+    return Seat(int(found[1]), bytes.fromhex(found[2])), int(found[3])
 
 
-class ParkSeal:
-    """Make and open the states of this installation; every worker can open each."""
+class ParkBook:
+    """The parked calls of this worker."""
 
-    def __init__(self, key: bytes, seat: Seat) -> None:
-        """``key``: 32 bytes, shared by all workers; ``seat``: this worker."""
-        self._cipher = AESGCM(hashlib.blake2b(b"doorward parks 1", key=key, digest_size=32).digest())
+    def __init__(self, seat: Seat) -> None:
         self.seat = seat
+        self.is_shared = False  # profile lab with seal-state off: whoever knows a name may use it
+        self._counter = 0
+        self._calls: dict[int, ParkedCall] = {}
 
-    @staticmethod
-    def fresh_handle() -> bytes:
-        """A handle that nobody can guess."""
-        return secrets.token_bytes(16)
+    def enter(self, call: ParkedCall) -> int:
+        """Give a call its number."""
+        self._counter += 1
+        self._calls[self._counter] = call
+        return self._counter
 
-    def seal(self, handle: bytes, bound: bytes) -> str:
-        """The state for a call that waits here; ``bound`` names caller, server and request."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        plain = self.seat.worker.to_bytes(2, "big") + self.seat.incarnation + handle
-        plain += hashlib.sha256(bound).digest()
-        sealed = nonce + self._cipher.encrypt(nonce, plain, _PREFIX.encode())
-        return _PREFIX + base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+    def name(self, number: int) -> str:
+        """The state that stands for a call. Guessable: it leaves Doorward sealed."""
+        return f"park-{self.seat.worker}-{self.seat.incarnation.hex()}-{number}"
 
-    def owner(self, message: Message) -> Seat | None:
-        """Which worker keeps the call that a request comes back for; None when it does not say."""
-        found = self._plain((message.params or {}).get("requestState"))
-        return None if found is None else Seat(int.from_bytes(found[:2], "big"), found[2:10])
+    def number(self, state: object) -> int | None:
+        """The number that a state means in this worker's life."""
+        found = seat_of(state)
+        return found[1] if found is not None and found[0] == self.seat else None
 
-    def open(self, state: object, bound: bytes) -> bytes | None:
-        """The handle of a state that was made for exactly this caller, server and request, in this worker's life."""
-        found = self._plain(state)
-        if found is None or found[26:] != hashlib.sha256(bound).digest():
-            return None
-        seat = Seat(int.from_bytes(found[:2], "big"), found[2:10])
-        return found[10:26] if seat == self.seat else None
+    def leave(self, number: int) -> None:
+        """The call does not wait under this number any more."""
+        self._calls.pop(number, None)
 
-    def _plain(self, state: Any) -> bytes | None:
-        if not isinstance(state, str) or not state.startswith(_PREFIX) or len(state) > _STATE_CHARS:
-            return None
-        text = state[len(_PREFIX) :]
-        try:
-            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            return self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _PREFIX.encode())
-        except (binascii.Error, ValueError, InvalidTag):
-            return None
+    def anyones(self, number: int) -> ParkedCall | None:
+        """A call whoever asks, where nothing binds names to callers; else None."""
+        return self._calls.get(number) if self.is_shared else None

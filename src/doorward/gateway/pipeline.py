@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from doorward.base.errors import CallerError
-from doorward.controls.control import Call, Control, Facts, Head, Hold, Mode, Note, Refuse, Rewrite
+from doorward.controls.control import Call, Claim, Control, Facts, Head, Hold, Mode, Note, Refuse, Rewrite
+from doorward.identity.principal import Principal
 from doorward.protocol import codes
 from doorward.protocol.envelope import message_of
 from doorward.protocol.message import Message
@@ -67,6 +68,7 @@ class Pipeline:
         self._listing = self._slice(active, "listing")
         self._reply = self._slice(active, "reply")
         self._notice = self._slice(active, "notice")
+        self._claim = self._slice(active, "claim")
         self._settled = [one.control.settled for one in active if _is_overridden(one.control, "settled")]
         self.has_reply_hooks = bool(self._reply)
 
@@ -200,6 +202,14 @@ class Pipeline:
                 return ruling
         return None
 
+    def judge_claim(self, call: Call | None, caller: Principal, claim: Claim) -> Ruling | None:
+        """Let controls judge a claim that does not hold; without an objection it counts as if it held."""
+        for slug, hook, report in self._claim:
+            ruling = self._plain(slug, hook, report, call, caller, claim)
+            if ruling is not None:
+                return ruling
+        return None
+
     @staticmethod
     def _plain(slug: str, hook: Any, report: bool, call: Call | None, *arguments: Any) -> Ruling | None:  # noqa: FBT001
         try:
@@ -216,6 +226,8 @@ class Pipeline:
             case Refuse() if report:
                 if call is not None:
                     call.notes.append(f"{slug} would refuse: {verdict.reason}")
+                else:
+                    _log.warning("would refuse", extra={"control": slug, "reason": verdict.reason})
                 return None
             case Refuse():
                 return Ruling(slug, verdict)

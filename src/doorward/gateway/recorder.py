@@ -253,6 +253,30 @@ class Recorder:
             )
         )
 
+    def claim_refused(self, head: Head, ruling: Ruling, event: str, address: str, *, is_alert: bool) -> None:
+        """A caller named a session that is not there, or (``is_alert``) is somebody else's."""
+        who, refuse = head.principal, ruling.refuse
+        self._count_refusal(ruling.slug, event, crashed=ruling.crashed)
+        self._count(head.server or "", head.verb, "refuse", refuse.status)
+        self._journal.append(
+            self._records.happening(
+                "alert" if is_alert else "call",
+                event=event,
+                at=self._clock.now(),
+                method=head.verb,
+                verdict="refuse",
+                tenant=who.tenant if who is not None else "",
+                principal=who.subject if who is not None else "",
+                client=who.client if who is not None else "",
+                server=head.server or "",
+                control=ruling.slug,
+                reason=refuse.reason,
+                code=refuse.code,
+                http_status=refuse.status,
+                address=address,
+            )
+        )
+
     def session_event(self, head: Head, method: str, event: str, address: str, status: int) -> None:
         """A stream was opened or a session ended."""
         who = head.principal

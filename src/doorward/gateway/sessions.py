@@ -70,6 +70,7 @@ class Asked(msgspec.Struct, frozen=True):
     link: Link
     id: MessageId | None
     server: str
+    flight: MessageId | None = None  # the client's request on whose stream it came, where it came on one
 
 
 class Session:
@@ -142,14 +143,21 @@ class Session:
         stream = self.common if parsed[0] == self.common.key else self.streams.get(parsed[0])
         return None if stream is None else (stream, parsed[1])
 
-    def ask(self, link: Link, message_id: MessageId | None, server: str) -> str | None:
+    def ask(
+        self, link: Link, message_id: MessageId | None, server: str, flight: MessageId | None = None
+    ) -> str | None:
         """Note a server's request and give it an id of ours; None when too many wait."""
         if len(self.asked) >= _PENDING_COUNT:
             return None
         self._counter += 1
         ours = f"dw-{self._counter}"
-        self.asked[ours] = Asked(link, message_id, server)
+        self.asked[ours] = Asked(link, message_id, server, flight)
         return ours
+
+    def unask(self, flight: MessageId) -> None:
+        """A request was cancelled: nobody waits for answers to what was asked on its stream, and they take no room."""
+        for ours in [one for one, asked in self.asked.items() if asked.flight == flight]:
+            del self.asked[ours]
 
     @property
     def token_id(self) -> str:
@@ -231,6 +239,11 @@ class SessionTable:
             return None
         session.touched_at = self._clock.monotonic()
         return session
+
+    def anyones(self, session_id: str, endpoint: str) -> Session | None:
+        """The session whoever asks; what that means is for ``bind-session`` to say."""
+        session = self._sessions.get(session_id)
+        return session if session is not None and session.endpoint == endpoint else None
 
     def owner(self, session_id: str) -> Seat | None:
         """Which worker made an id, when it is a real one."""

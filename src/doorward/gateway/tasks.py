@@ -13,8 +13,10 @@ import hmac
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from doorward.base.errors import DoorwardError
 from doorward.controls.control import Refuse
 from doorward.gateway.pipeline import Ruling
+from doorward.gateway.ports import Cancel, Link, Sink
 from doorward.protocol import codes
 from doorward.protocol.message import Message
 
@@ -35,6 +37,38 @@ NOT_THEIRS = Ruling(
         help="Only the caller that made a task can ask for it.",
     ),
 )
+
+
+class OwnTasks:
+    """A subscription's link, and the tasks that its caller may hear of: see ``is_foreign``."""
+
+    def __init__(self) -> None:
+        self.own_tasks: set[tuple[str, str]] = set()  # (server, its id)
+        self._link: Link | None = None
+        self.cell = ""
+
+    def over(self, link: Link, cell: str) -> OwnTasks:
+        """This, speaking over a link."""
+        self._link, self.cell = link, cell
+        return self
+
+    def post(self, message: Message, sink: Sink) -> Cancel:
+        """See ``gateway.ports.Link``."""
+        return self._reached.post(message, sink)
+
+    def listen(self, last_event_id: str, sink: Sink) -> Cancel:
+        """See ``gateway.ports.Link``."""
+        return self._reached.listen(last_event_id, sink)
+
+    def close(self) -> None:
+        """See ``gateway.ports.Link``."""
+        self._reached.close()
+
+    @property
+    def _reached(self) -> Link:
+        if self._link is None:
+            raise DoorwardError("no-link", "This subscription has not begun.")
+        return self._link
 
 
 def names_task(message: Message) -> bool:
@@ -78,8 +112,22 @@ class TaskSeal:
                 return server, Message(message.kind, message.method, message.id, params, value)
         return None
 
+    def subscribed(self, principal: str, server: str, message: Message, mine: OwnTasks) -> Message:
+        """A subscription that names only tasks of its caller, by the server's own ids; they are noted in ``mine``."""
+        params = message.params or {}
+        wanted = params.get("notifications")
+        if not isinstance(wanted, dict) or "taskIds" not in wanted:
+            return message
+        named = wanted["taskIds"] if isinstance(wanted["taskIds"], list) else []
+        opened = [self.open(principal, server, one) for one in named[:_OWN_COUNT]] if server else []
+        ids = [one for one in opened if one is not None]
+        mine.own_tasks = {(server, one) for one in ids}
+        params = {**params, "notifications": {**wanted, "taskIds": ids}}
+        value = {**message.value, "params": params}
+        return Message(message.kind, message.method, message.id, params, value, message.params_fields)
+
     def sealer(
-        self, principal: str, server: str, method: str, session: Session | None
+        self, principal: str, server: str, method: str, session: Session | OwnTasks | None
     ) -> Callable[[Message], None]:
         """A function that seals the task ids in what ``server`` says to ``principal`` about a ``method``, in place."""
 
@@ -100,6 +148,8 @@ class TaskSeal:
             if answer is None:
                 if message.kind == "notification" and message.method.startswith("notifications/tasks"):
                     sealed(inner, made=False)
+                elif message.method == "notifications/subscriptions/acknowledged":
+                    self._acknowledge(inner, principal, server, session)
             elif method == "tasks/list":
                 tasks, own = inner.get("tasks"), session.own_tasks if session is not None else ()
                 inner["tasks"] = [
@@ -116,10 +166,26 @@ class TaskSeal:
 
         return rename
 
+    def _acknowledge(
+        self, params: dict[str, Any], principal: str, server: str, mine: Session | OwnTasks | None
+    ) -> None:
+        """What a server says that it will tell of: only of the caller's tasks, under the ids that the caller knows."""
+        kept = params.get("notifications")
+        if not isinstance(kept, dict) or "taskIds" not in kept:
+            return
+        own = mine.own_tasks if mine is not None else set()
+        named = kept["taskIds"] if isinstance(kept["taskIds"], list) else []
+        kept["taskIds"] = [
+            self.seal(principal, server, one)
+            for one in named
+            if isinstance(one, str) and (server, one) in own
+        ]
 
-def is_foreign(message: Message, server: str, session: Session | None) -> bool:
-    """True for a notice about a task that this session did not make."""
-    if session is None or not message.method.startswith("notifications/tasks") or message.params is None:
+
+def is_foreign(message: Message, server: str, session: Session | None, link: Link) -> bool:
+    """True for a notice about a task that is not of this session or, without sessions, of this subscription."""
+    if not message.method.startswith("notifications/tasks"):
         return False
-    task_id = message.params.get("taskId")
-    return not isinstance(task_id, str) or (server, task_id) not in session.own_tasks
+    task_id = (message.params or {}).get("taskId")
+    own = session.own_tasks if session is not None else getattr(link, "own_tasks", ())
+    return not isinstance(task_id, str) or (server, task_id) not in own

@@ -34,4 +34,10 @@ class Principal(msgspec.Struct, frozen=True):
         return hashlib.sha256(msgspec.json.encode((self.key, self.roles, self.scopes))).hexdigest()[:32]
 
 
+def subject_of(key: str) -> str:
+    """The subject in a principal's key; a text that is no such key stands for itself."""
+    parts = key.split("|")
+    return parts[2].replace("%7C", "|").replace("%25", "%") if len(parts) == 4 else key
+
+
 LOCAL = Principal(tenant="local", issuer="local", subject="local", client="local", roles=("user",))

@@ -22,6 +22,7 @@ ASKABLE = frozenset({"elicitation/create", "sampling/createMessage", "roots/list
 REQUESTS_COUNT = 32  # questions of one round
 STATE_BYTES = 262_144  # of what a server lets us keep between two rounds
 _RETRY_MEMBERS = ("inputResponses", "requestState")
+_TASK_MEMBER = "task"  # asks for a task of the older era's core, which no modern server has (0055)
 _VERSION = codes.MODERN_VERSIONS[-1]
 _OWN_FAULTS = {
     codes.HEADER_MISMATCH: "The protected server refused a header of the gateway.",
@@ -47,6 +48,7 @@ def enveloped(
     answers that nobody asked for: no legacy request has such members.
     """
     params = {name: value for name, value in (message.params or {}).items() if name not in _RETRY_MEMBERS}
+    params.pop(_TASK_MEMBER, None)
     meta = params.get("_meta")
     fresh = dict(meta) if isinstance(meta, dict) else {}
     fresh.pop(modern.CLIENT_INFO_KEY, None)
@@ -113,6 +115,8 @@ def legacy_result(method: str, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _legacy_tool(tool: object) -> object:
+    if isinstance(tool, dict) and "execution" in tool:  # how a tool runs as a task, which is not declared
+        tool = {name: value for name, value in tool.items() if name != "execution"}
     if not isinstance(tool, dict) or "outputSchema" not in tool:
         return tool
     schema = tool["outputSchema"]

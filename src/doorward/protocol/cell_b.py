@@ -66,7 +66,8 @@ def stripped(message: Message, message_id: MessageId, token: MessageId | None) -
     meta = {key: value for key, value in meta_of(message).items() if key not in _ENVELOPE}
     if token is not None:
         meta["progressToken"] = token
-    for name in ("inputResponses", "requestState", "_meta"):
+    # SECURITY: ``task`` means nothing in the 2026 era; in the older one it would make a task that nobody could follow.
+    for name in ("inputResponses", "requestState", "_meta", "task"):
         params.pop(name, None)
     if meta:
         params["_meta"] = meta
@@ -96,9 +97,9 @@ def to_modern_result(method: str, result: dict[str, Any], server_info: object) -
     if method in CACHED_RESULTS:
         result["ttlMs"] = DISCOVERY_TTL_MS if method == "server/discover" else 0
         result["cacheScope"] = "private"
-    if method == "tools/list":
-        tools = result.get("tools")
-        for tool in tools if isinstance(tools, list) else ():
+    if method == "tools/list" and isinstance(tools := result.get("tools"), list):
+        result["tools"] = [tool for tool in tools if not _needs_task(tool)]
+        for tool in result["tools"]:
             execution = tool.get("execution") if isinstance(tool, dict) else None
             if (
                 isinstance(execution, dict)
@@ -109,6 +110,12 @@ def to_modern_result(method: str, result: dict[str, Any], server_info: object) -
     if isinstance(server_info, dict):
         meta = result.get("_meta")
         result["_meta"] = {**(meta if isinstance(meta, dict) else {}), SERVER_INFO_KEY: server_info}
+
+
+def _needs_task(tool: object) -> bool:
+    """True for a tool that its server runs as a task only (2025-11-25 basic/utilities/tasks): uncallable from here."""
+    execution = tool.get("execution") if isinstance(tool, dict) else None
+    return isinstance(execution, dict) and execution.get("taskSupport") == "required"
 
 
 def to_modern_error(error: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ _BOM = b"\xef\xbb\xbf"
 _PLAIN = b"event: message\ndata: "
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _RETRY_DIGITS = 10
+_LINES_COUNT = 131_072  # of one event: a million short ones would hold up the loop for a second
 _ID_BYTES = 1_024  # longer event ids are dropped like those with NUL
 
 
@@ -103,7 +104,7 @@ class SseReader:
 
     def _grow(self, count: int) -> None:
         self._size += count
-        if self._size > self._limit:
+        if self._size > self._limit or len(self._data) > _LINES_COUNT:
             raise UpstreamError("upstream-event-too-large", "The server sent an event that is too large.")
 
     def _take(self, line: bytes) -> None:

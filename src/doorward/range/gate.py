@@ -86,16 +86,16 @@ def difference(old: Settings, new: Settings) -> list[dict[str, Any]]:
 
 
 class Gate:
-    """One gateway before one server. ``tables`` are settings that hold in all phases."""
+    """One gateway before some servers. ``tables`` are settings that hold in all phases."""
 
-    def __init__(self, server: str, url: str, tables: Tables) -> None:
-        self.server = server
+    def __init__(self, servers: Mapping[str, str], tables: Tables) -> None:
+        """``servers``: the URL of each by its name."""
         self.issued: list[str] = []  # every token that was handed out, so that transcripts can leave them out
-        self._base = merge({f"servers.{server}": {"url": url}}, tables)
+        self._base = merge({f"servers.{name}": {"url": url} for name, url in servers.items()}, tables)
         self._seen: dict[str, int] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._stack = contextlib.ExitStack()
-        self._tokens: dict[tuple[str, str, str], str] = {}
+        self._tokens: dict[tuple[str, ...], str] = {}
         self.host = "127.0.0.1"
         self.port = 0
         self.settings: Settings | None = None
@@ -241,18 +241,18 @@ class Gate:
 
     # -- people and records -------------------------------------------------------------------------------------
 
-    def token(self, user: str, server: str = "", client: str = "doorward-range") -> str:
+    def token(self, user: str, server: str, client: str = "doorward-range", role: str = "user") -> str:
         """An access token as `doorward token` issues it; ``server`` "mcp" is the endpoint of all servers."""
-        key = (user, server or self.server, client)
+        key = (user, server, client, role)
         if key not in self._tokens:
             url = f"http://{self.authority}"
             self._tokens[key] = issue(
                 load_or_create_keys(self.data_dir),
                 issuer=metadata.issuer_of(url),
-                resource=metadata.resource_of(url, key[1]),
+                resource=metadata.resource_of(url, server),
                 subject=user,
                 client=client,
-                roles=("user",),
+                roles=(role,),
                 clock=SystemClock(),
                 created=True,
             )

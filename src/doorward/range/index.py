@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from doorward.range.lab import Lab
 
 Era = Literal["modern", "legacy"]
+ERAS: tuple[Era, ...] = ("modern", "legacy")
+Cell = Literal[
+    "modern-modern", "modern-legacy", "legacy-legacy", "legacy-modern"
+]  # eras of client and server
+CELLS: tuple[Cell, ...] = ("modern-modern", "modern-legacy", "legacy-legacy", "legacy-modern")
 
 
 class LabRow(msgspec.Struct, frozen=True):
@@ -25,7 +30,8 @@ class LabRow(msgspec.Struct, frozen=True):
     catalogue: tuple[str, ...]  # ids of the catalogue of controls
     references: tuple[str, ...]  # the rules that the attack breaks
     controls: tuple[str, ...]  # slugs of the controls that block it
-    eras: tuple[Era, ...] = ("modern", "legacy")
+    eras: tuple[Era, ...] = ERAS  # of the attacker's client
+    cells: tuple[Cell, ...] = CELLS  # those that have what is attacked
 
 
 LABS: tuple[LabRow, ...] = (
@@ -48,6 +54,28 @@ LABS: tuple[LabRow, ...] = (
         controls=("limit-rate",),
     ),
     LabRow(
+        lab="L19",
+        title="Session hijack: another caller's session is used, heard and poisoned",
+        origin="MCP security best practices, session hijacking",
+        owasp=("MCP07", "MCP10"),
+        catalogue=("M3", "S2.2"),
+        references=("MCP 2025-11-25 basic/security_best_practices", "MCP 2025-11-25 basic/transports"),
+        controls=("bind-session",),
+        eras=("legacy",),
+        cells=("legacy-legacy", "legacy-modern"),
+    ),
+    LabRow(
+        lab="L21",
+        title="State tampering: a call goes on for another caller, as another call, or twice",
+        origin="MCP 2026-07-28 basic/patterns/mrtr, security considerations",
+        owasp=("MCP07",),
+        catalogue=("M3", "N2.2"),
+        references=("MCP 2026-07-28 basic/patterns/mrtr, SEP-2322",),
+        controls=("seal-state",),
+        eras=("modern",),
+        cells=("modern-modern", "modern-legacy"),
+    ),
+    LabRow(
         lab="L22",
         title="Header and body split: one call announced, another one run",
         origin="MCP 2026-07-28 basic/transports",
@@ -64,6 +92,17 @@ LABS: tuple[LabRow, ...] = (
         catalogue=("S2.4",),
         references=("MCP basic/transports", "RFC 6454 section 7", "RFC 9110 section 7.2"),
         controls=("check-origin",),
+    ),
+    LabRow(
+        lab="L34",
+        title="Cache leak: a shared cache hands one caller's view to another",
+        origin="MCP 2026-07-28 server/utilities/caching",
+        owasp=("MCP10",),
+        catalogue=("S2.2",),
+        references=("MCP 2026-07-28 server/utilities/caching", "RFC 9111 section 3.5"),
+        controls=("scope-cache",),
+        eras=("modern",),
+        cells=("modern-modern",),  # results of the 2025 era carry no hints for caches
     ),
 )
 

@@ -39,15 +39,17 @@ class Lab(ABC):
     settings: ClassVar[Tables] = {}  # in force in all phases
     vulnerable: ClassVar[Tables]  # what opens the hole
     fixed: ClassVar[Tables]  # what closes it
-    upstream_allowed: ClassVar[int] = 0  # requests that may reach the server although the attack is blocked
+    upstream_allowed: ClassVar[int] = (
+        0  # requests that may reach the server although the attack is blocked, in each cell
+    )
 
     async def control(self, stage: Stage) -> bool:
         """The positive control: an ordinary call of an ordinary user is served and reaches the server."""
-        return await stage.ordinary_call("visitor")
+        return await stage.ordinary_call(stage.visitor)
 
     @abstractmethod
     async def attack(self, stage: Stage, session: str) -> list[Attempt]:
-        """Try every variant. ``session`` is the visitor's own, "" in the era without sessions.
+        """Try every variant. ``session`` is ``stage.visitor``'s own, "" in the era without sessions.
 
         Raises nothing: what goes wrong is an inconclusive attempt.
         """

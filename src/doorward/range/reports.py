@@ -26,7 +26,7 @@ def what_failed(result: Result) -> str:
 
 
 def junit(results: Sequence[Result]) -> str:
-    """One test case for each lab and era; an inconclusive one is an error, a hole a failure."""
+    """One test case for each lab and cell; an inconclusive one is an error, a hole a failure."""
     lines = ['<?xml version="1.0" encoding="UTF-8"?>']
     failures = sum(1 for one in results if not one.ok and not _is_inconclusive(one))
     errors = sum(1 for one in results if _is_inconclusive(one))
@@ -34,7 +34,7 @@ def junit(results: Sequence[Result]) -> str:
         f'<testsuite name="doorward range" tests="{len(results)}" failures="{failures}" errors="{errors}">'
     )
     for one in results:
-        name = quoteattr(f"{one.lab} {one.title} ({one.era})")
+        name = quoteattr(f"{one.lab} {one.title} ({one.cell})")
         if one.ok:
             lines.append(f'  <testcase classname="doorward.range" name={name}/>')
             continue
@@ -60,8 +60,8 @@ def sarif(results: Sequence[Result]) -> dict[str, Any]:
         {
             "ruleId": one.lab,
             "level": "warning" if _is_inconclusive(one) else "error",
-            "message": {"text": f"{one.title} ({one.era}): {what_failed(one)}"},
-            "properties": {"era": one.era, "events": one.evidence.events},
+            "message": {"text": f"{one.title} ({one.cell}): {what_failed(one)}"},
+            "properties": {"era": one.era, "cell": one.cell, "events": one.evidence.events},
         }
         for one in results
         if not one.ok

@@ -14,9 +14,9 @@ import msgspec
 
 from doorward.base.errors import DoorwardError, OperatorError
 from doorward.range.gate import Gate
-from doorward.range.index import LABS, Era, LabRow, load_lab
+from doorward.range.index import ERAS, LABS, Cell, Era, LabRow, load_lab
 from doorward.range.lab import EXPECTED, PHASES, Attempt, Lab, Outcome, Phase, conclude
-from doorward.range.stage import SERVER, Exchange, Stage
+from doorward.range.stage import Exchange, Stage, era_of, server_era_of, server_name
 from doorward.range.upstream import LabServer
 from doorward.range.wire import NoAnswerError
 
@@ -54,11 +54,12 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One lab in one era."""
+    """One lab in one cell."""
 
     lab: str
     title: str
-    era: Era
+    era: Era  # of the client
+    cell: Cell
     vulnerable: Outcome
     fixed: Outcome
     rolled_back: Outcome
@@ -66,7 +67,7 @@ class Result(msgspec.Struct, frozen=True):
     evidence: Evidence
 
 
-Told = Callable[[LabRow, Era, str], None]
+Told = Callable[[LabRow, Cell, str], None]
 Before = Callable[[Stage, Phase], Awaitable[None]]
 
 
@@ -74,30 +75,69 @@ async def _nothing(stage: Stage, phase: Phase) -> None:
     """Nothing is done to the stage."""
 
 
-def _untold(row: LabRow, era: Era, word: str) -> None:
+def _untold(row: LabRow, cell: Cell, word: str) -> None:
     """Nobody wants to know how far it is."""
+
+
+class _Run:
+    """What has come of a lab in one cell so far."""
+
+    def __init__(self, row: LabRow, lab: Lab, stage: Stage) -> None:
+        self.row = row
+        self.lab = lab
+        self.stage = stage
+        self.phases: dict[Phase, PhaseEvidence] = {}
+        self.diff: list[dict[str, Any]] = []
+
+    def result(self, problem: str) -> Result:
+        """All phases together; ``problem`` is what is wrong with the ledger."""
+        phases, fixed = self.phases, self.phases["fixed"]
+        if problem:  # what nobody can rely on proves nothing
+            why = f"the ledger does not verify: {problem}"
+            fixed = phases["fixed"] = msgspec.structs.replace(fixed, outcome="inconclusive", why=why)
+        evidence = Evidence(
+            positive_control=all(one.positive_control for one in phases.values()),
+            upstream_before=fixed.upstream_before,
+            upstream_after=fixed.upstream_after,
+            sentinel_found=fixed.sentinel_found,
+            events=[event for phase in PHASES for event in phases[phase].events],
+            config_diff=self.diff,
+            ledger=problem or "verified",
+            transcript=self.stage.transcript,
+            phases={phase: phases[phase] for phase in PHASES},
+        )
+        return Result(
+            lab=self.row.lab,
+            title=self.row.title,
+            era=era_of(self.stage.cell),
+            cell=self.stage.cell,
+            vulnerable=phases["vulnerable"].outcome,
+            fixed=fixed.outcome,
+            rolled_back=phases["rolled_back"].outcome,
+            ok=all(phases[phase].outcome == EXPECTED[phase] for phase in PHASES),
+            evidence=evidence,
+        )
 
 
 async def run_labs(
     rows: Sequence[LabRow] = LABS, *, told: Told = _untold, before: Before = _nothing
 ) -> list[Result]:
-    """Run labs in all their eras. ``told`` hears of every phase; ``before`` may disturb a stage before each attack.
+    """Run labs in all their cells. ``told`` hears of every phase; ``before`` may disturb a stage before each attack.
 
     Raises: OperatorError ``range-machine-...`` when this machine cannot run them.
     """
-    jobs = [(row, era) for row in rows for era in row.eras]
     turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(row: LabRow, era: Era) -> Result:
+    async def one(row: LabRow) -> list[Result]:
         async with turns:
-            return await run_lab(row, era, told=told, before=before)
+            return await run_lab(row, told=told, before=before)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(row, era)) for row, era in jobs]
+            tasks = [group.create_task(one(row)) for row in rows]
     except* DoorwardError as errors:
         raise _first(errors) from None
-    return [task.result() for task in tasks]
+    return [result for task in tasks for result in task.result()]
 
 
 def _first(group: BaseExceptionGroup[DoorwardError]) -> DoorwardError:
@@ -105,34 +145,29 @@ def _first(group: BaseExceptionGroup[DoorwardError]) -> DoorwardError:
     return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
-async def run_lab(row: LabRow, era: Era, *, told: Told = _untold, before: Before = _nothing) -> Result:
-    """Run one lab in one era. Raises: OperatorError ``range-machine-...``."""
-    lab = load_lab(row)
-    upstream = LabServer()
+async def run_lab(
+    row: LabRow, cells: Sequence[Cell] = (), *, told: Told = _untold, before: Before = _nothing
+) -> list[Result]:
+    """Run one lab in some of its cells, all of them when left out: one gateway before a server of each era.
+
+    Raises: OperatorError ``range-machine-...``.
+    """
+    lab, chosen = load_lab(row), cells or row.cells
+    servers = {era: LabServer(era) for era in ERAS}
     try:
-        await upstream.start()
-        gate = Gate(SERVER, upstream.url, lab.settings)
+        for server in servers.values():
+            await server.start()
+        gate = Gate({server_name(era): server.url for era, server in servers.items()}, lab.settings)
         try:
-            told(row, era, "starting")
+            for cell in chosen:
+                told(row, cell, "starting")
             await gate.start(lab.vulnerable)
-            stage = Stage(era, gate, upstream)
-            phases: dict[Phase, PhaseEvidence] = {}
-            diff: list[dict[str, Any]] = []
+            runs = [_Run(row, lab, Stage(cell, gate, servers[server_era_of(cell)])) for cell in chosen]
             for phase in PHASES:
-                stage.phase = phase
-                try:
-                    changed = await _set(lab, stage)
-                    diff = changed if phase == "fixed" else diff
-                    await before(stage, phase)
-                    found = await _attack(lab, stage)
-                except (
-                    OperatorError
-                ) as error:  # it has ended, perhaps because of the attack: that shows nothing good
-                    found = _nothing_shown(stage, error.tell)
-                phases[phase] = found
-                told(row, era, f"{phase.replace('_', ' ')}: {found.outcome}")
+                await _phase(lab, gate, runs, phase, told, before)
             await gate.end()
-            return _result(row, era, phases, diff, stage, await gate.verify())
+            problem = await gate.verify()
+            return [run.result(problem) for run in runs]
         finally:
             await gate.stop()
     except OSError as error:
@@ -140,16 +175,38 @@ async def run_lab(row: LabRow, era: Era, *, told: Told = _untold, before: Before
             "range-machine-resources", f"A lab cannot be set up: {error.strerror}."
         ) from error
     finally:
-        await upstream.stop()
+        for server in servers.values():
+            await server.stop()
 
 
-async def _set(lab: Lab, stage: Stage) -> list[dict[str, Any]]:
+async def _phase(
+    lab: Lab, gate: Gate, runs: Sequence[_Run], phase: Phase, told: Told, before: Before
+) -> None:
+    """Put the settings of a phase in force and attack in each cell."""
+    diff, trouble = [], ""
+    try:
+        diff = await _set(lab, gate, phase)
+    except OperatorError as error:  # it has ended, perhaps because of the attack: that shows nothing good
+        trouble = error.tell
+    for run in runs:
+        run.stage.phase = phase
+        run.diff = diff if phase == "fixed" else run.diff
+        try:
+            await before(run.stage, phase)
+            found = _nothing_shown(run.stage, trouble) if trouble else await _attack(lab, run.stage)
+        except OperatorError as error:
+            found = _nothing_shown(run.stage, error.tell)
+        run.phases[phase] = found
+        told(run.row, run.stage.cell, f"{phase.replace('_', ' ')}: {found.outcome}")
+
+
+async def _set(lab: Lab, gate: Gate, phase: Phase) -> list[dict[str, Any]]:
     """Put the settings of the phase in force; what has changed. Raises: OperatorError."""
-    match stage.phase:
+    match phase:
         case "fixed":
-            return await stage.gate.switch(lab.fixed)
+            return await gate.switch(lab.fixed)
         case "rolled_back":
-            return await stage.gate.switch(lab.vulnerable)
+            return await gate.switch(lab.vulnerable)
     return []
 
 
@@ -162,16 +219,18 @@ async def _attack(lab: Lab, stage: Stage) -> PhaseEvidence:
     """One phase: positive control, attack, and whether what was refused is on record."""
     works, session = await lab.control(stage), ""
     try:
-        session = await stage.visit("visitor") if works else ""
+        session = await stage.visit(stage.visitor) if works else ""
     except NoAnswerError:
         works = False
-    await stage.gate.new_records()  # those of the positive control
-    before = stage.upstream.requests
     if not works:
         return _nothing_shown(stage, "an ordinary call is not served, so nothing could be shown")
+    if not await _took_its_cell(stage):
+        return _nothing_shown(stage, "no record says that an ordinary call took this cell")
+    mark = len(stage.records)
+    before = stage.upstream.requests
     attempts = await lab.attack(stage, session)
     after = stage.upstream.requests
-    records = await _records(stage, {one.event for one in attempts if one.event})
+    records = await _records(stage, mark, {one.event for one in attempts if one.event})
     events = list(dict.fromkeys(str(record.get("event", "")) for record in records))
     outcome, why = conclude(stage.phase, attempts), ""
     missing = [one for one in attempts if one.outcome == "blocked" and one.event not in events]
@@ -187,49 +246,28 @@ async def _attack(lab: Lab, stage: Stage) -> PhaseEvidence:
     return PhaseEvidence(outcome, True, before, after, leaked, events, attempts, why)
 
 
-async def _records(stage: Stage, wanted: set[str]) -> list[dict[str, Any]]:
-    """What has come on record, once ``wanted`` is among it or does not come in time."""
-    found = await stage.gate.new_records()
+async def _took_its_cell(stage: Stage) -> bool:
+    """Whether the positive control is on record as a call of this cell."""
+    mark = len(stage.records)
     try:
         async with asyncio.timeout(RECORD_SECONDS):
-            while not wanted <= {str(record.get("event")) for record in found}:
+            while True:
+                await stage.look()
+                if any(record.get("cell") == stage.cell for record in stage.records[mark:]):
+                    return True
                 await asyncio.sleep(_POLL_SECONDS)
-                found += await stage.gate.new_records()
+    except TimeoutError:
+        return False
+
+
+async def _records(stage: Stage, mark: int, wanted: set[str]) -> list[dict[str, Any]]:
+    """What has come on record since a mark, once ``wanted`` is among it or does not come in time."""
+    try:
+        async with asyncio.timeout(RECORD_SECONDS):
+            await stage.look()
+            while not wanted <= {str(record.get("event")) for record in stage.records[mark:]}:
+                await asyncio.sleep(_POLL_SECONDS)
+                await stage.look()
     except TimeoutError:
         pass  # the caller sees what is missing
-    return found
-
-
-def _result(
-    row: LabRow,
-    era: Era,
-    phases: dict[Phase, PhaseEvidence],
-    diff: list[dict[str, Any]],
-    stage: Stage,
-    problem: str,
-) -> Result:
-    fixed = phases["fixed"]
-    if problem:  # what nobody can rely on proves nothing
-        why = f"the ledger does not verify: {problem}"
-        fixed = phases["fixed"] = msgspec.structs.replace(fixed, outcome="inconclusive", why=why)
-    evidence = Evidence(
-        positive_control=all(one.positive_control for one in phases.values()),
-        upstream_before=fixed.upstream_before,
-        upstream_after=fixed.upstream_after,
-        sentinel_found=fixed.sentinel_found,
-        events=[event for phase in PHASES for event in phases[phase].events],
-        config_diff=diff,
-        ledger=problem or "verified",
-        transcript=stage.transcript,
-        phases={phase: phases[phase] for phase in PHASES},
-    )
-    return Result(
-        lab=row.lab,
-        title=row.title,
-        era=era,
-        vulnerable=phases["vulnerable"].outcome,
-        fixed=fixed.outcome,
-        rolled_back=phases["rolled_back"].outcome,
-        ok=all(phases[phase].outcome == EXPECTED[phase] for phase in PHASES),
-        evidence=evidence,
-    )
+    return stage.records[mark:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -12,13 +13,14 @@ from doorward.protocol import codes
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.modern import CAPABILITIES_KEY, VERSION_KEY
 from doorward.range.gate import Gate
-from doorward.range.index import Era
+from doorward.range.index import Cell, Era
 from doorward.range.lab import Attempt, Outcome, Phase
 from doorward.range.upstream import LabServer
-from doorward.range.wire import Answer, Fields, NoAnswerError, exchange, request_bytes
+from doorward.range.wire import Answer, Events, Fields, NoAnswerError, exchange, open_events, request_bytes
 
 MODERN, LEGACY = codes.MODERN_VERSIONS[-1], codes.LEGACY_VERSIONS[-1]
-SERVER = "records"
+PAUSE_SECONDS = 5.0  # for something that has to come
+_POLL_SECONDS = 0.02
 _BODY_CHARS = 4_096  # of each body in a transcript
 
 Refused = Callable[[Answer], bool]
@@ -33,11 +35,30 @@ class Exchange(msgspec.Struct, frozen=True):
     response: dict[str, Any]
 
 
-class Stage:
-    """One gateway, its server and whoever talks to it. ``phase`` is set by the runner."""
+def era_of(cell: Cell) -> Era:
+    """The era of the client."""
+    return "legacy" if cell.startswith("legacy-") else "modern"
 
-    def __init__(self, era: Era, gate: Gate, upstream: LabServer) -> None:
-        self.era = era
+
+def server_era_of(cell: Cell) -> Era:
+    """The era of the server."""
+    return "legacy" if cell.endswith("-legacy") else "modern"
+
+
+def server_name(era: Era) -> str:
+    """The name of the server of an era: a lab has one of each."""
+    return f"records-{era}"
+
+
+class Stage:
+    """One cell: a gateway, a server of one era, and whoever talks to it in one. ``phase`` is set by the runner."""
+
+    def __init__(self, cell: Cell, gate: Gate, upstream: LabServer) -> None:
+        self.cell = cell
+        self.era = era_of(cell)
+        self.server = server_name(server_era_of(cell))
+        self.visitor = f"visitor-{cell}"  # an ordinary user
+        self.records: list[dict[str, Any]] = []  # what has come on record while this stage looked
         self.gate = gate
         self.upstream = upstream
         self.phase: Phase = "vulnerable"
@@ -48,24 +69,31 @@ class Stage:
     def fresh(self, word: str) -> str:
         """A text that has not been used on this stage."""
         self._count += 1
-        return f"{word}-{self.phase}-{self._count}"
+        return f"{word}-{self.cell}-{self.phase}-{self._count}"
 
     # -- what is sent -------------------------------------------------------------------------------------------
 
-    def bearer(self, user: str, server: str = SERVER, client: str = "doorward-range") -> Fields:
+    def bearer(
+        self, user: str, server: str = "", client: str = "doorward-range", role: str = "user"
+    ) -> Fields:
         """The credentials of a user of a client; none where identity is off."""
         settings = self.gate.settings
         if settings is not None and settings.identity.mode == "off":
             return []
-        return [("Authorization", f"Bearer {self.gate.token(user, server, client)}")]
+        return [("Authorization", f"Bearer {self.gate.token(user, server or self.server, client, role)}")]
 
     def message(
-        self, method: str, params: dict[str, Any] | None = None, *, number: int | None = 1
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        number: int | None = 1,
+        can: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """A JSON-RPC message of this stage's era; a notification without ``number``."""
+        """A JSON-RPC message of this stage's era; a notification without ``number``. ``can``: what the client declares."""
         params = dict(params or {})
         if self.era == "modern":
-            params["_meta"] = {VERSION_KEY: MODERN, CAPABILITIES_KEY: {}}
+            params["_meta"] = {VERSION_KEY: MODERN, CAPABILITIES_KEY: can or {}}
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
         return message if number is None else {**message, "id": number}
 
@@ -85,32 +113,61 @@ class Stage:
         message: dict[str, Any],
         fields: Fields,
         *,
-        server: str = SERVER,
+        server: str = "",
         host: str = "",
         query: str = "",
     ) -> Answer:
         """Send one message on a connection of its own; ``server`` "mcp" is all of them. Raises: NoAnswerError."""
-        body = encode_json(message)
-        path = endpoint_path(server) + (f"?{query}" if query else "")
-        lines: Fields = [
-            ("Host", host or self.gate.authority),
-            ("Accept", "application/json, text/event-stream"),
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            ("Connection", "close"),
-            *fields,
-        ]
+        path = endpoint_path(server or self.server) + (f"?{query}" if query else "")
+        return await self._send(variant, "POST", path, encode_json(message), fields, host)
+
+    async def _send(
+        self, variant: str, verb: str, path: str, body: bytes, fields: Fields, host: str = ""
+    ) -> Answer:
+        lines = self._lines(verb, body, fields, host)
         try:
-            answer = await exchange(self.gate.host, self.gate.port, request_bytes("POST", path, lines, body))
+            answer = await exchange(self.gate.host, self.gate.port, request_bytes(verb, path, lines, body))
         except NoAnswerError as trouble:
-            self._note(variant, path, lines, body, {"trouble": str(trouble)})
+            self._note(variant, f"{verb} {path}", lines, body, {"trouble": str(trouble)})
             raise
         session = answer.fields.get("mcp-session-id", "")
         if session and session not in self._sessions:
             self._sessions.append(session)
         shown = {"status": answer.status, "fields": [[n, self._clean(v)] for n, v in answer.fields.items()]}
-        self._note(variant, path, lines, body, {**shown, "body": self._text(answer.body)})
+        self._note(variant, f"{verb} {path}", lines, body, {**shown, "body": self._text(answer.body)})
         return answer
+
+    def _lines(self, verb: str, body: bytes, fields: Fields, host: str = "") -> Fields:
+        lines: Fields = [("Host", host or self.gate.authority), ("Connection", "close")]
+        lines.append(
+            ("Accept", "application/json, text/event-stream" if verb == "POST" else "text/event-stream")
+        )
+        if verb == "POST":
+            lines += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        return [*lines, *fields]
+
+    async def end_session(self, variant: str, session: str, fields: Fields) -> Answer:
+        """Ask for the end of a session (DELETE). Raises: NoAnswerError."""
+        own: Fields = [("Mcp-Session-Id", session), ("MCP-Protocol-Version", LEGACY)]
+        return await self._send(variant, "DELETE", endpoint_path(self.server), b"", [*own, *fields])
+
+    async def hear(self, variant: str, session: str, fields: Fields) -> Events | Answer:
+        """Open the stream of a session (GET); the answer where there is none. Raises: NoAnswerError."""
+        path = endpoint_path(self.server)
+        own: Fields = [("Mcp-Session-Id", session), ("MCP-Protocol-Version", LEGACY)]
+        lines = self._lines("GET", b"", [*own, *fields])
+        heard = await open_events(self.gate.host, self.gate.port, request_bytes("GET", path, lines, b""))
+        told: dict[str, Any] = {"status": 200, "body": "(a stream)"}
+        if isinstance(heard, Answer):
+            told = {"status": heard.status, "body": self._text(heard.body)}
+        self._note(variant, f"GET {path}", lines, b"", told)
+        return heard
+
+    async def look(self) -> list[dict[str, Any]]:
+        """What has come on record since the last look; it is kept in ``records`` as well."""
+        found = await self.gate.new_records()
+        self.records += found
+        return found
 
     async def open_session(self, variant: str, fields: Fields, *, host: str = "") -> tuple[Answer, str]:
         """Open a session of the 2025 era; its id, or "" where the answer is no result. Raises: NoAnswerError."""
@@ -162,7 +219,7 @@ class Stage:
         fields: Fields,
         refused: Refused,
         *,
-        server: str = SERVER,
+        server: str = "",
         host: str = "",
         query: str = "",
         always_blocked: bool = False,
@@ -203,9 +260,22 @@ class Stage:
 
     # -- transcript ---------------------------------------------------------------------------------------------
 
-    def _note(self, variant: str, path: str, fields: Fields, body: bytes, response: dict[str, Any]) -> None:
+    async def recorded(self, mark: int, method: str, user: str, seconds: float) -> str:
+        """The event under which a user's request is on record since a mark; "" when none comes in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    await self.look()
+                    for record in self.records[mark:]:
+                        if record.get("method") == method and record.get("principal") == user:
+                            return str(record.get("event", ""))
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            return ""
+
+    def _note(self, variant: str, line: str, fields: Fields, body: bytes, response: dict[str, Any]) -> None:
         request = {
-            "line": self._clean(f"POST {path} HTTP/1.1"),
+            "line": self._clean(f"{line} HTTP/1.1"),
             "fields": [[name, self._clean(value)] for name, value in fields],
             "body": self._text(body),
         }

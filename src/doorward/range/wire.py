@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -93,6 +94,73 @@ async def _talk(host: str, port: int, raw: bytes) -> bytes:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+class Events:
+    """An event stream that stays open."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rest: bytes, *, chunked: bool
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._chunks = ChunkDecoder() if chunked else None
+        self._events = SseReader(limits.EVENT_BYTES)
+        self._kept: list[Any] = []
+        self._feed(rest)
+
+    def _feed(self, data: bytes) -> None:
+        parts = [data] if self._chunks is None else self._chunks.feed(data)[0]
+        for part in parts:
+            self._kept += [parse_json(event.data.encode()) for event in self._events.feed(part) if event.data]
+
+    async def until(self, fits: Callable[[Any], bool], seconds: float = SECONDS) -> list[Any]:
+        """The messages up to the first that fits. Raises: NoAnswerError when it does not come in time."""
+        found: list[Any] = []
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    while self._kept:
+                        found.append(self._kept.pop(0))
+                        if fits(found[-1]):
+                            return found
+                    data = await self._reader.read(65_536)
+                    if not data:
+                        raise NoAnswerError("the stream has ended")
+                    self._feed(data)
+        except TimeoutError as error:
+            raise NoAnswerError(f"nothing of the kind on the stream within {seconds:g} s") from error
+        except (OSError, DoorwardError) as error:
+            raise NoAnswerError("the stream broke") from error
+
+    async def close(self) -> None:
+        """Stop listening."""
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+async def open_events(host: str, port: int, raw: bytes, seconds: float = SECONDS) -> Events | Answer:
+    """Send a request that asks for an event stream; the whole answer where none is opened. Raises: NoAnswerError."""
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(raw)
+                block = await reader.readuntil(END_OF_HEAD)
+                head = parse_response_head(block)
+                if head.status == 200 and head.fields.get("content-type", "").startswith("text/event-stream"):
+                    return Events(reader, writer, b"", chunked=head.chunked)
+                content = block + await reader.read(-1)
+            except BaseException:
+                writer.close()
+                raise
+            writer.close()
+            return read_answer(content)
+    except TimeoutError as error:
+        raise NoAnswerError(f"no answer within {seconds:g} s") from error
+    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, DoorwardError) as error:
+        raise NoAnswerError("no stream and no answer") from error
 
 
 def read_answer(content: bytes) -> Answer:

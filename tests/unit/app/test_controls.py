@@ -11,6 +11,7 @@ from doorward.app.controls import build_controls, build_policy, limits_of, mode_
 from doorward.base.clock import FakeClock
 from doorward.controls.limit_rate import Limit, Ticket
 from doorward.controls.order import ORDER
+from doorward.gateway.pinned import PinDesk
 from doorward.identity.keys import KeySet
 from doorward.identity.principal import Principal
 from doorward.settings import Settings
@@ -33,7 +34,8 @@ def settings_of(folder: Path, text: str = "") -> Settings:
 
 def placed(settings: Settings) -> list[Any]:
     payload = {"jwks": KeySet.generate().jwks(), "revoked": []}
-    return build_controls(settings, payload, build_policy(settings, {}), NoCounters(), FakeClock())[0]
+    pins = PinDesk(lambda _, then: then(None), FakeClock())
+    return build_controls(settings, payload, build_policy(settings, {}), NoCounters(), FakeClock(), pins)[0]
 
 
 def alice() -> Principal:

@@ -51,7 +51,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 async def start(path: Path) -> tuple[Supervisor, asyncio.Task[int]]:
     ready = asyncio.Event()
     supervisor = Supervisor(
-        load(path), on_ready=ready.set, worker_module="tests.stand_ins.fake_worker", admin=False
+        load(path), on_ready=ready.set, worker_module="tests.stand_ins.fake_worker", admin="none"
     )
     task = asyncio.ensure_future(supervisor.run())
     waiting = asyncio.ensure_future(ready.wait())
@@ -163,7 +163,7 @@ async def test_a_worker_that_dies_while_another_still_starts_is_replaced(
         load(write_settings(tmp_path)),
         on_ready=ready.set,
         worker_module="tests.stand_ins.fake_worker",
-        admin=False,
+        admin="none",
     )
     task = asyncio.ensure_future(supervisor.run())
     await until(lambda: 0 in supervisor.workers and supervisor.workers[0].is_ready)
@@ -179,3 +179,13 @@ async def test_a_worker_that_dies_while_another_still_starts_is_replaced(
     await until(ready.is_set)
     supervisor.stop()
     assert await task == 0
+
+
+async def test_what_one_worker_hears_of_a_changed_list_the_others_are_told(tmp_path: Path) -> None:
+    path = write_settings(tmp_path, '[servers.known]\nurl = "http://127.0.0.1:1/mcp"\n')
+    supervisor, task = await start(path)
+    await until(lambda: supervisor.workers[0].numbers.get("changed"))
+    assert supervisor.workers[0].numbers["changed"] == [{"server": "known"}]
+    assert "changed" not in supervisor.workers[1].numbers
+    supervisor.stop()
+    assert await asyncio.wait_for(task, 20) == 0

@@ -193,3 +193,18 @@ def test_a_stream_that_ends_is_said_to_whoever_listens_and_can_be_opened_again()
     assert server.posted[-1][0].params["notifications"] == {"resourceSubscriptions": ["a://b"]}  # type: ignore[index]
     link.close()
     assert server.cancelled[-1] is server.posted[-1][0]
+
+
+@pytest.mark.parametrize("kept", [{}, {"resourceSubscriptions": []}, {"resourceSubscriptions": ["a://c"]}])
+def test_a_subscription_that_the_server_does_not_keep_is_refused_and_forgotten(kept: dict[str, Any]) -> None:
+    server = Server()
+    link = bridged(server)
+    ear = post(link, "resources/subscribe", {"uri": "a://b"})
+    server.say(notification("notifications/subscriptions/acknowledged", {"notifications": kept}))
+    assert ear.heard[0].value["error"]["code"] == -32002 and ear.ends == ["done"]
+    again = post(link, "resources/subscribe", {"uri": "a://c"}, 2)
+    asked = server.posted[-1][0]
+    assert asked.params["notifications"]["resourceSubscriptions"] == ["a://c"]
+    kept = {"resourceSubscriptions": ["a://c"]}
+    server.say(notification("notifications/subscriptions/acknowledged", {"notifications": kept}))
+    assert again.heard[0].value["result"] == {}

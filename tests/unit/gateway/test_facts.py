@@ -191,3 +191,25 @@ def test_only_a_true_hint_makes_a_tool_read_only(asked: Asked, annotations: Any,
     known = asked.book.of("s", "t")
     assert known is not None and known.read_only is read_only and known.schema is None
     assert asked.book.schema_of("s", message_of({"jsonrpc": "2.0", "id": 1, "method": "ping"})) is None
+
+
+def test_many_changes_at_once_are_forgotten_here_and_told_to_others_as_one() -> None:
+    timers, told = Timers(), []
+    book = FactBook(FakeClock(), timers)
+    book.tell = told.append
+    for _ in range(3):
+        book.learn("s", [{"name": "x", "inputSchema": {}}])
+        book.changed("s")
+        assert book.of("s", "x") is None
+    assert told == []
+    timers.fire()
+    assert told == ["s"]
+    book.changed("s")
+    timers.fire()
+    assert told == ["s", "s"]
+
+
+def test_what_is_only_forgotten_is_not_told() -> None:
+    timers = Timers()
+    FactBook(FakeClock(), timers).forget("s")
+    assert timers.set == []

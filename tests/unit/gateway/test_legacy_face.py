@@ -49,7 +49,7 @@ def test_a_server_that_ends_its_stream_is_listened_to_again_with_patience() -> N
     case.sinks[-1].message(message_of(dict(CHANGED)))
     assert case.heard() == 1 and not case.ear.ended
     case.sinks[-1].done()
-    assert case.delays() == [1]
+    assert case.delays() == [0.05, 1]  # and the other workers are told of the change
 
 
 def test_a_stream_that_breaks_is_taken_up_where_it_broke() -> None:

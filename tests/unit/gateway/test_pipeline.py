@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from doorward.controls.control import Call, Control, Head, Hold, Note, Refuse, Rewrite
+from doorward.controls.control import Call, Claim, Control, Head, Hold, Note, Refuse, Rewrite
 from doorward.gateway.pipeline import Pipeline, Placed, Ruling
 from doorward.identity.principal import LOCAL
 from doorward.protocol.envelope import message_of
@@ -51,6 +51,9 @@ class Elsewhere(Control):
         return self._say()
 
     def notice(self, notice: Any, server: str, capabilities: Any) -> Any:
+        return self._say()
+
+    def claim(self, caller: Any, claim: Claim) -> Any:
         return self._say()
 
     def settled(self, call: Call, outcome: str) -> None:
@@ -245,3 +248,34 @@ def test_every_control_hears_the_end_even_when_one_fails() -> None:
     )
     pipeline.settle(call(), "ok")
     assert first.told == second.told == ["ok"]
+
+
+# -- claims that do not hold -----------------------------------------------------------------------------------------------
+
+
+def claimed(verdict: Any, mode: Any = "enforce", call: Call | None = None) -> Ruling | None:
+    pipeline = Pipeline([Placed(Elsewhere(verdict), mode)], lambda coroutine: coroutine.close())
+    return pipeline.judge_claim(call, LOCAL, Claim("session", "f"))
+
+
+def crashes() -> Any:
+    raise RuntimeError("no")
+
+
+def test_a_claim_counts_unless_a_control_objects() -> None:
+    assert claimed(None) is None
+    ruling = claimed(NO)
+    assert ruling is not None and (ruling.slug, ruling.refuse) == ("elsewhere", NO)
+    assert claimed(NO, "off") is None and claimed(NO, "report") is None
+
+
+@pytest.mark.parametrize("verdict", [crashes, Rewrite("r", {}), 5])
+def test_a_control_that_cannot_judge_a_claim_refuses_it(verdict: Any) -> None:
+    ruling = claimed(verdict)
+    assert ruling is not None and ruling.crashed
+
+
+def test_what_is_only_reported_without_a_call_at_hand_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    assert claimed(NO, "report") is None
+    (line,) = [one for one in caplog.records if one.message == "would refuse"]
+    assert (line.control, line.reason) == ("elsewhere", "because")  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doorward.identity.principal import Principal
+from doorward.identity.principal import Principal, subject_of
 
 NAMES = st.text(alphabet='a|%7C\x00\x01,"', max_size=4)
 PRINCIPALS = st.builds(
@@ -37,3 +37,12 @@ def test_the_digest_ignores_the_token_and_its_expiry() -> None:
     again = Principal("t", "i", "s", "c", ("a", "b"), ("x",), "j2", 2.0)
     glued = Principal("t", "i", "s", "c", ("a\x00b",), ("x",))
     assert first.attributes_digest() == again.attributes_digest() != glued.attributes_digest()
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_the_subject_is_found_in_the_key(tenant: str, issuer: str, subject: str, client: str) -> None:
+    assert subject_of(Principal(tenant, issuer, subject, client).key) == subject
+
+
+def test_what_is_no_key_stands_for_itself() -> None:
+    assert subject_of("os:0") == "os:0"

@@ -11,7 +11,8 @@ import pytest
 from doorward.base.errors import OperatorError
 from doorward.controls.catalogue import CATALOGUE
 from doorward.range import labs
-from doorward.range.index import LABS, LabRow, find, labs_of, load_lab
+from doorward.range.index import CELLS, LABS, LabRow, find, labs_of, load_lab
+from doorward.range.stage import era_of
 from doorward.settings import SLUGS
 
 ids = [row.lab for row in LABS]
@@ -33,6 +34,12 @@ def test_a_lab_opens_and_closes_exactly_the_controls_that_it_proves(row: LabRow)
     assert set(lab.vulnerable) == set(lab.fixed) == tables
     assert all(table == {"mode": "off"} for table in lab.vulnerable.values())
     assert all(table == {"mode": "enforce"} for table in lab.fixed.values())
+
+
+@pytest.mark.parametrize("row", LABS, ids=ids)
+def test_a_labs_eras_are_those_of_the_clients_in_its_cells(row: LabRow) -> None:
+    assert set(row.eras) == {era_of(cell) for cell in row.cells}
+    assert set(row.cells) <= set(CELLS)
 
 
 def test_every_lab_file_is_listed_and_every_listed_lab_has_its_file() -> None:

@@ -16,7 +16,9 @@ def result(
     phases = {name: PhaseEvidence(one, True, 0, 0, False, [], [], why) for name, one in outcomes.items()}
     evidence = Evidence(True, 0, 0, False, ["01ABC"], [], "verified", [], phases)
     ok = all(outcomes[phase] == EXPECTED[phase] for phase in EXPECTED)
-    return Result("L01", "Open server", "modern", vulnerable, fixed, rolled_back, ok, evidence)
+    return Result(
+        "L01", "Open server", "modern", "modern-legacy", vulnerable, fixed, rolled_back, ok, evidence
+    )
 
 
 GOOD = result("exploited", "blocked", "exploited")

@@ -7,7 +7,7 @@ from typing import ClassVar
 from doorward.identity.metadata import FEDERATED, endpoint_path
 from doorward.range.gate import Tables
 from doorward.range.lab import Attempt, Lab
-from doorward.range.stage import LEGACY, SERVER, Stage
+from doorward.range.stage import LEGACY, Stage
 from doorward.range.wire import Answer, Fields
 
 
@@ -30,7 +30,11 @@ class OpenServer(Lab):
             ("no token", [], ""),
             ("an invented token", [("Authorization", "Bearer invented")], ""),
             # RFC 9700 section 4.3.2: a token in the query is no token.
-            ("a good token in the query", [], f"access_token={stage.gate.token('visitor')}"),
+            (
+                "a good token in the query",
+                [],
+                f"access_token={stage.gate.token(stage.visitor, stage.server)}",
+            ),
         ]
         for who, fields, query in credentials:
             found += await self._open(stage, who, fields, query)
@@ -43,7 +47,7 @@ class OpenServer(Lab):
         found = []
         opening = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
         first = ("initialize", opening) if stage.era == "legacy" else ("tools/list", None)
-        for server in (SERVER, FEDERATED):
+        for server in (stage.server, FEDERATED):
             message = stage.message(*first)
             lines = [*stage.fields_of(message), *fields]
             variant = f"{who}: {first[0]} at {endpoint_path(server)}"

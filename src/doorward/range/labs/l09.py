@@ -7,7 +7,7 @@ from typing import ClassVar
 from doorward.identity.metadata import FEDERATED
 from doorward.range.gate import Tables
 from doorward.range.lab import Attempt, Lab
-from doorward.range.stage import SERVER, Stage
+from doorward.range.stage import Stage
 from doorward.range.wire import Answer, Fields, NoAnswerError
 
 ALLOWED, BEYOND = 6, 8
@@ -41,7 +41,8 @@ class LimitBypass(Lab):
     settings: ClassVar[Tables] = {"limits": {"calls": ALLOWED, "per_seconds": _WINDOW_SECONDS}}
     vulnerable: ClassVar[Tables] = {"controls.limit-rate": {"mode": "off"}}
     fixed: ClassVar[Tables] = {"controls.limit-rate": {"mode": "enforce"}}
-    upstream_allowed: ClassVar[int] = ALLOWED + 2  # the attacker's allowance, and what the second caller uses
+    # The attacker's allowance and what the second caller uses; each call may open a session at its server first.
+    upstream_allowed: ClassVar[int] = 2 * (ALLOWED + 1)
 
     async def attack(self, stage: Stage, session: str) -> list[Attempt]:
         attacker, second = stage.fresh("attacker"), stage.fresh("second")
@@ -68,7 +69,7 @@ class LimitBypass(Lab):
         while len(found) < ALLOWED + BEYOND:
             number = len(found) + 1
             variant, marker = f"rotation {number}", stage.fresh("rotated")
-            server = FEDERATED if stage.era == "modern" and number % 2 else SERVER
+            server = FEDERATED if stage.era == "modern" and number % 2 else stage.server
             extra = [*stage.bearer(user, server, f"client-{number}"), *_rotated(number)]
             session = ""
             if stage.era == "legacy":
@@ -76,7 +77,7 @@ class LimitBypass(Lab):
                 found.append(answer)
                 if not session:
                     continue
-            tool = "read_record" if server == SERVER else f"{SERVER}__read_record"
+            tool = "read_record" if server == stage.server else f"{stage.server}__read_record"
             message = stage.call(tool, id="1", marker=marker)
             fields = [*stage.fields_of(message, session), *extra]
             found.append(await stage.post(variant, message, fields, server=server))

@@ -32,7 +32,7 @@ class HeaderBodySplit(Lab):
         for variant, lying in _LIES[stage.era]:
             message = stage.call("delete_record", id="7", marker=stage.fresh("split"))
             own = stage.fields_of(message, session) if stage.era == "legacy" else [_VERSION]
-            fields = [*own, *lying, *stage.bearer("visitor")]
+            fields = [*own, *lying, *stage.bearer(stage.visitor)]
             # What is sent twice is no HTTP request to Doorward, whatever its controls do.
             twice = len({name.lower() for name, _ in lying}) < len(lying)
             found.append(await stage.attempt(variant, message, fields, _refused, always_blocked=twice))
@@ -47,18 +47,18 @@ class HeaderBodySplit(Lab):
         for variant, value in (("Mcp-Param of another value", "eu"), ("Mcp-Param left out", "")):
             message = stage.call("read_region", id="7", region="us", marker=stage.fresh("region"))
             fields = [*stage.fields_of(message), *([("Mcp-Param-Region", value)] if value else [])]
-            fields += stage.bearer("visitor")
+            fields += stage.bearer(stage.visitor)
             found.append(await stage.attempt(variant, message, fields, _refused))
         return found
 
     async def control(self, stage: Stage) -> bool:
         """Also an honest call with a mirrored argument is served, so that a refused one is refused for its lie."""
-        if not await stage.ordinary_call("visitor"):
+        if not await stage.ordinary_call(stage.visitor):
             return False
         if stage.era == "legacy":
             return True
         message = stage.call("read_region", id="7", region="us", marker=stage.fresh("honest"))
-        fields = [*stage.fields_of(message), ("Mcp-Param-Region", "us"), *stage.bearer("visitor")]
+        fields = [*stage.fields_of(message), ("Mcp-Param-Region", "us"), *stage.bearer(stage.visitor)]
         try:
             return (await stage.post("ordinary use", message, fields)).is_result
         except NoAnswerError:

@@ -62,7 +62,10 @@ def _check_client(
     if client.secret is not None and client.jwks_file:
         reader.fail("settings-invalid", (*here, "jwks_file"), "a client has a secret or keys, not both.")
     proves = client.secret is not None or bool(client.jwks_file)
-    if ("client_credentials" in client.grants or client.introspect) and not proves:
+    if "jwt_bearer" in client.grants and settings.identity.mode != "broker":
+        reader.fail("settings-invalid", (*here, "grants"), 'jwt_bearer needs identity.mode = "broker".')
+    itself = {"client_credentials", "jwt_bearer"} & set(client.grants)
+    if (itself or client.introspect) and not proves:
         reader.fail(
             "settings-invalid", (*here, "secret"), "a client that acts for itself has a secret or jwks_file."
         )

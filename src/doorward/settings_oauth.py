@@ -20,8 +20,10 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
         _says("Where users may be sent back, to the letter; the port of a loopback address may vary."),
     ] = ()
     grants: Annotated[
-        tuple[Literal["authorization_code", "refresh_token", "client_credentials"], ...],
-        _says("What the client may ask for; with `client_credentials` it acts for itself, with `roles`."),
+        tuple[Literal["authorization_code", "refresh_token", "client_credentials", "jwt_bearer"], ...],
+        _says(
+            "What the client may ask for; with `client_credentials` it acts for itself, with `roles`; with `jwt_bearer` it brings assertions (ID-JAG) of the provider behind `broker`."
+        ),
     ] = ("authorization_code", "refresh_token")
     secret: Annotated[
         SecretReference | None, _says("A reference to the client's secret; a public client has none.")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import pytest
+from joserfc import jws
+from joserfc.jwk import ECKey, RSAKey
 
 from doorward.app.oauth_pages import refusal
 from tests.oauth.conftest import DESK
@@ -19,6 +22,9 @@ from tests.stack.kit import Stack
 from tests.stand_ins.http_server import HttpUpstream, tool
 
 pytestmark = pytest.mark.node
+KEY = RSAKey.generate_key(2_048, private=True, auto_kid=True)
+ROBOT = ECKey.generate_key("P-256", private=True)
+GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 STRAY = (
     "This sign-in was not begun in this browser, or is over. Go back to your MCP client and connect again."
 )
@@ -31,14 +37,18 @@ class Brokered(Stack):
 
     def start(self) -> Stack:
         """See ``Stack.start``."""
-        self.provider = Provider(f"{self.url}/oauth/callback")
+        self.provider = Provider(
+            f"{self.url}/oauth/callback", keys=[{**KEY.as_dict(private=True), "use": "sig", "alg": "RS256"}]
+        )
+        robot = self.folder / "robot.json"
+        robot.write_text(json.dumps({"keys": [ROBOT.as_dict(private=False)]}))
         secret = self.folder / "idp-secret"
         secret.write_text(SECRET)
         secret.chmod(0o600)
         self.tables = {
             "identity": {
                 "mode": "broker",
-                "clients": [DESK],
+                "clients": [DESK, {"id": "robot", "grants": ["jwt_bearer"], "jwks_file": "robot.json"}],
                 "broker": {
                     "issuer": self.provider.url,
                     "client_id": "doorward",
@@ -289,3 +299,50 @@ def test_users_of_another_provider_are_other_people(tmp_path: Path) -> None:
         if other is not None:
             other.close()
         servers["notes"].close()
+
+
+def signed(key: Any, header: dict[str, Any], claims: dict[str, Any]) -> str:
+    """A JWT."""
+    now = int(time.time())
+    body = json.dumps({"iat": now, "exp": now + 60, **claims})
+    return jws.serialize_compact(header, body, key, [header["alg"]])
+
+
+def with_assertion(stack: Brokered, number: int, *, client: str = "robot", **changes: Any) -> Page:
+    """A token request of the robot with an assertion of the provider."""
+    claims = {"iss": stack.provider.url, "sub": "carol", "aud": stack.url, "client_id": "robot", "jti": f"a{number}",
+              "resource": f"{stack.url}/notes/mcp", "roles": ["user"], **changes}  # fmt: skip
+    own = {"iss": client, "sub": client, "aud": stack.url, "jti": f"c{number}-{client}"}
+    form = {
+        "grant_type": GRANT,
+        "assertion": signed(KEY, {"alg": "RS256", "typ": "oauth-id-jag+jwt", "kid": KEY.kid}, claims),
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": signed(ROBOT, {"alg": "ES256"}, own),
+    }
+    return Browser(stack).post("/oauth/token", form)
+
+
+def test_a_client_of_the_enterprise_brings_an_assertion_instead_of_a_browser(stack: Brokered) -> None:
+    assert (
+        GRANT in Browser(stack).get("/.well-known/oauth-authorization-server").json["grant_types_supported"]
+    )
+    done = with_assertion(stack, 1)
+    assert done.status == 200, done
+    assert "refresh_token" not in done.json
+    assert call(stack, done.json["access_token"]) == 200
+    assert stack.rows(kind="call")[0]["principal"] == "carol"
+    before, hits = len(auth_rows(stack)), stack.servers["notes"].hits
+    again = with_assertion(stack, 1)  # the client's own proof is used, too
+    assert (again.status, again.json["error"]) == (401, "invalid_client")
+    replayed = with_assertion(stack, 2, jti="a1")
+    assert (replayed.status, replayed.json["error"]) == (400, "invalid_grant")
+    foreign = with_assertion(stack, 3, client_id="desk")
+    assert (foreign.status, foreign.json["error"]) == (400, "invalid_grant")
+    other = with_assertion(stack, 4, resource=f"{stack.url}/none/mcp")
+    assert (other.status, other.json["error"]) == (400, "invalid_target")
+    public = Browser(stack).post(
+        "/oauth/token", {"grant_type": GRANT, "client_id": "desk", "assertion": "x.y.z"}
+    )
+    assert (public.status, public.json["error"]) == (400, "unauthorized_client")
+    assert len(auth_rows(stack)) == before + 5
+    assert stack.servers["notes"].hits == hits

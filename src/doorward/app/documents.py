@@ -24,7 +24,10 @@ def documents_of(settings: Settings, jwks: dict[str, Any]) -> dict[str, Reply]:
         path = endpoint_path(name)
         found[prefix + path] = protected_resource(public_url, path)
     registration = settings.identity.registration
-    server = authorization_server(public_url, Offers(registration.documents, registration.dynamic))
+    id_jag = any("jwt_bearer" in one.grants for one in settings.identity.clients)
+    server = authorization_server(
+        public_url, Offers(registration.documents, registration.dynamic, id_jag=id_jag)
+    )
     found["/.well-known/oauth-authorization-server"] = server
     found["/.well-known/openid-configuration"] = server
     found["/oauth/jwks"] = jwks

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from doorward.app.oauth_limits import AddressLimit
 from doorward.base.errors import CallerError, UpstreamError
 from doorward.identity import brokered
 from doorward.identity.brokered import Provider
+from doorward.identity.id_jag import check_client, read_id_jag
 from doorward.identity.oauth_forms import Form, OAuthRefusal, read_form
+from doorward.identity.requests import check_scope
 from doorward.protocol.json_door import parse_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.requests import Request
     from starlette.responses import Response
 
     from doorward.app.authorization import Authorization, InForce
     from doorward.app.oauth_web import BrowserFace
     from doorward.identity.clients import Client
-    from doorward.identity.grants import Who
+    from doorward.identity.grants import Issued, Who
     from doorward.identity.requests import Asked
 
+_T = TypeVar("_T")
 _TRIPS = 600  # that one address may begin within the life of a trip
 _METADATA_SECONDS = 600.0
 _JWKS_SECONDS = 300.0
@@ -107,6 +112,28 @@ class Callbacks:
         answer.delete_cookie(_cookie(now, form.get("state")), path="/" if secure else "/oauth", secure=secure)
         return self._face.with_cookie(answer, now, fresh)
 
+    async def by_assertion(self, now: InForce, client: Client, form: Form) -> Issued:
+        """A token for an assertion of the provider (ID-JAG). Raises: OAuthRefusal."""
+        check_client(client)
+        provider, scopes = await self._provider(now), check_scope(form)
+
+        def read(jwks: Any) -> tuple[dict[str, Any], str]:
+            return read_id_jag(
+                form,
+                jwks,
+                client,
+                provider=provider.issuer,
+                issuer=now.issuer,
+                algorithms=provider.algorithms,
+                resources=now.resources,
+                store=now.state,
+                now=time.time(),
+            )
+
+        claims, resource = await self._with_keys(now, provider, read)
+        who = self._person(now, provider, claims)
+        return await asyncio.to_thread(now.grants.asserted, client, who, resource, scopes)
+
     # -- what is fetched ----------------------------------------------------------------------------------------
 
     async def _who(self, now: InForce, provider: Provider, form: Form) -> Who:
@@ -121,7 +148,18 @@ class Callbacks:
             secret=now.broker_secret,
         )
         answer = await self._post(now, provider.token_endpoint, fields, body)
-        claims = await self._claims(now, provider, answer, derive("nonce", state))
+        expected = derive("nonce", state)
+        claims = await self._with_keys(
+            now,
+            provider,
+            lambda jwks: brokered.read_id_token(
+                answer, jwks, provider, expected=expected, client_id=broker.client_id, now=time.time()
+            ),
+        )
+        return self._person(now, provider, claims)
+
+    def _person(self, now: InForce, provider: Provider, claims: dict[str, Any]) -> Who:
+        broker = now.settings.identity.broker
         return brokered.who_is(
             claims,
             provider=provider.issuer,
@@ -130,21 +168,16 @@ class Callbacks:
             mapped=broker.roles,
         )
 
-    async def _claims(self, now: InForce, provider: Provider, answer: Any, expected: str) -> dict[str, Any]:
-        """What the ID token says; a key that nobody knows is looked for once more (a rollover must fail nobody)."""
-        own = now.settings.identity.broker.client_id
+    async def _with_keys(self, now: InForce, provider: Provider, read: Callable[[Any], _T]) -> _T:
+        """What ``read`` finds (in a thread); a key that nobody knows is looked for once more: a rollover must fail nobody."""
         jwks = await self._fetched(now, "jwks", provider.jwks_uri, _JWKS_SECONDS)
         try:
-            return brokered.read_id_token(
-                answer, jwks, provider, expected=expected, client_id=own, now=time.time()
-            )
+            return await asyncio.to_thread(read, jwks)
         except OAuthRefusal as error:
             if "unknown key" not in error.reason:
                 raise
         jwks = await self._fetched(now, "jwks", provider.jwks_uri, _JWKS_SECONDS, again=_JWKS_AGAIN_SECONDS)
-        return brokered.read_id_token(
-            answer, jwks, provider, expected=expected, client_id=own, now=time.time()
-        )
+        return await asyncio.to_thread(read, jwks)
 
     async def _provider(self, now: InForce) -> Provider:
         issuer = now.settings.identity.broker.issuer

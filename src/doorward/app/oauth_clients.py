@@ -12,7 +12,7 @@ import msgspec
 
 from doorward.app.oauth_limits import AddressLimit
 from doorward.base.errors import CallerError, DoorwardError, OperatorError, UpstreamError
-from doorward.identity.clients import DOCUMENT_BYTES, Client, document_url, read_document, version_of
+from doorward.identity.clients import DOCUMENT_BYTES, ID_JAG, Client, document_url, read_document, version_of
 from doorward.identity.oauth_forms import OAuthRefusal, unknown_client
 from doorward.identity.oauth_store import hashed
 from doorward.protocol.json_door import parse_json
@@ -61,7 +61,7 @@ def configured_clients(
             name=name,
             kind="settings",
             redirect_uris=one.redirect_uris,
-            grants=one.grants,
+            grants=tuple(ID_JAG if grant == "jwt_bearer" else grant for grant in one.grants),
             secret_hash=hashed(secret) if secret else "",
             jwks=jwks,
             roles=one.roles,

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from doorward.app.oauth_limits import AddressLimit
 from doorward.base.clock import SystemClock
 from doorward.identity.assertions import audiences, peek
-from doorward.identity.clients import Client, prove, register
+from doorward.identity.clients import ID_JAG, Client, prove, register
 from doorward.identity.oauth_forms import FORM, Form, OAuthRefusal, Token, read_client, read_form
 from doorward.identity.principal import Principal
 from doorward.identity.tokens import TokenJudge
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from doorward.app.authorization import Authorization, InForce
+    from doorward.app.oauth_broker import Callbacks
     from doorward.identity.grants import Issued
 
 _FIELDS = {"Cache-Control": "no-store", "Pragma": "no-cache", "X-Content-Type-Options": "nosniff"}
@@ -32,8 +33,9 @@ _REGISTRATION_SECONDS = 600.0
 class Tokens:
     """What a client's program talks to."""
 
-    def __init__(self, office: Authorization) -> None:
+    def __init__(self, office: Authorization, callbacks: Callbacks) -> None:
         self._office = office
+        self._callbacks = callbacks
         self._registrations = AddressLimit(
             _REGISTRATIONS, _REGISTRATION_SECONDS, "Too many registrations; try later."
         )
@@ -77,9 +79,12 @@ class Tokens:
         kind = form.get("grant_type")
         if not kind:
             raise OAuthRefusal("invalid_request", "grant_type is missing.")
-        if kind not in grants:
+        if kind == ID_JAG and now.is_broker:
+            issued = await self._callbacks.by_assertion(now, client, form)
+        elif kind in grants:
+            issued = await asyncio.to_thread(grants[kind], client, form)
+        else:
             raise OAuthRefusal("unsupported_grant_type", "There is no such grant here.")
-        issued = await asyncio.to_thread(grants[kind], client, form)
         if kind == "authorization_code":
             await asyncio.to_thread(now.clients.used, client, time.time())
         self._office.record(

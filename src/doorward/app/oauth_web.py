@@ -38,8 +38,9 @@ def routes_of(office: Authorization) -> Sequence[Route]:
     from doorward.app.oauth_broker import Callbacks
     from doorward.app.oauth_tokens import Tokens
 
-    browser, tokens = BrowserFace(office), Tokens(office)
+    browser = BrowserFace(office)
     callbacks = Callbacks(office, browser)
+    tokens = Tokens(office, callbacks)
     return [
         Route("/oauth/authorize", browser.shown(browser.authorize), methods=["GET"]),
         Route("/oauth/login", browser.shown(browser.look_at_link), methods=["GET"]),

@@ -219,6 +219,12 @@ class Grants:
         family = Family(client.id, who, resource, scopes, "", (), now)
         return self._issued(client, who, client.roles, family, self._token(now), "")
 
+    def asserted(self, client: Client, who: Who, resource: str, scopes: tuple[str, ...]) -> Issued:
+        """An access token for a user whom the enterprise's provider vouches for; to renew it, the provider is asked anew."""
+        now = self._clock.now()
+        family = Family(client.id, who, resource, scopes, "", (), now)
+        return self._issued(client, who, self._roles(who), family, self._token(now), "")
+
     # -- the end ------------------------------------------------------------------------------------------------
 
     def end(self, family_id: str) -> list[Token]:

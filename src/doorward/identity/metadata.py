@@ -52,6 +52,7 @@ class Offers(msgspec.Struct, frozen=True):
 
     documents: bool = True  # clients may be URLs of documents about them
     dynamic: bool = True  # clients may register themselves
+    id_jag: bool = False  # some client may bring assertions of the enterprise's provider
 
 
 def authorization_server(
@@ -84,6 +85,8 @@ def authorization_server(
         "introspection_endpoint_auth_methods_supported": proving,
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
     }
+    if offers.id_jag:
+        document["grant_types_supported"].append("urn:ietf:params:oauth:grant-type:jwt-bearer")
     if offers.dynamic:
         document["registration_endpoint"] = f"{issuer}/oauth/register"
     return document

@@ -7,6 +7,7 @@ import Provider from "oidc-provider";
 const settings = JSON.parse(process.argv[2]);
 const issuer = `http://127.0.0.1:${settings.port}`;
 const provider = new Provider(issuer, {
+  ...(settings.keys ? { jwks: { keys: settings.keys } } : {}),
   clients: [
     {
       client_id: settings.client.id,

@@ -20,9 +20,12 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
         _says("Where users may be sent back, to the letter; the port of a loopback address may vary."),
     ] = ()
     grants: Annotated[
-        tuple[Literal["authorization_code", "refresh_token", "client_credentials", "jwt_bearer"], ...],
+        tuple[
+            Literal["authorization_code", "refresh_token", "client_credentials", "jwt_bearer", "device_code"],
+            ...,
+        ],
         _says(
-            "What the client may ask for; with `client_credentials` it acts for itself, with `roles`; with `jwt_bearer` it brings assertions (ID-JAG) of the provider behind `broker`."
+            "What the client may ask for; with `client_credentials` it acts for itself, with `roles`; with `device_code` it is a terminal whose user agrees in a browser elsewhere; with `jwt_bearer` it brings assertions (ID-JAG) of the provider behind `broker`."
         ),
     ] = ("authorization_code", "refresh_token")
     secret: Annotated[

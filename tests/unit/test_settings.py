@@ -144,6 +144,8 @@ REFUSED = [
     ("[[identity.clients]]\nid = 'c'\ngrants = ['client_credentials']", "settings-invalid", ["line 1", "secret"]),
     ("[[identity.clients]]\nid = 'https://c.example/d'\nredirect_uris = ['https://c.example/cb']", "settings-invalid", ["line 2", "id"]),
     ("[[identity.clients]]\nid = 'c'\nsecret = 'literal'", "settings-invalid", ["line 3", "secret"]),
+    ("[[identity.clients]]\nid = 'c'\ngrants = ['jwt_bearer']", "settings-invalid", ["line 3", "broker"]),
+    ("[[identity.clients]]\nid = 'c'\ngrants = ['password']", "settings-invalid", ["line 3", "grants"]),
     ("[[identity.users]]\nname = 'client:x'", "settings-invalid", ["line 2", "name"]),
     ("[identity.registration]\nschemes = ['javascript']", "settings-invalid", ["line 2", "schemes"]),
     ("[controls.ask-consent]\nmode = 'off'", "settings-floor", ["line 2", "ask-consent"]),

@@ -22,6 +22,8 @@ from doorward.base.errors import CallerError
 from doorward.console.acts import Act, Asked
 from doorward.controls.ask_consent import AskConsent
 from doorward.identity.browsers import LINK_SECONDS, Browsers
+from doorward.identity.clients import DEVICE
+from doorward.identity.devices import Devices
 from doorward.identity.grants import CLIENT_SUBJECT, Grants, Lifetimes, Who
 from doorward.identity.metadata import issuer_of, resource_of
 from doorward.identity.redirects import RedirectRules
@@ -79,6 +81,8 @@ class InForce:
             accounts=self.roles_of,
             lifetimes=Lifetimes(identity.access_token_seconds, refresh),
         )
+        self.devices = Devices(state, self.grants, self.resources)
+        self.has_devices = any(DEVICE in one.grants for one in configured.values())
         self.browsers = Browsers(state, session_seconds=identity.session_seconds)
         self._accounts = accounts_of(settings)
 
@@ -150,6 +154,7 @@ class Authorization(Office):
             return ()
         registration = self.now.settings.identity.registration
         paths = [*_PATHS, "callback" if self.now.is_broker else "login"]
+        paths += ["device", "device_authorization"] if self.now.has_devices else []
         return [f"/oauth/{name}" for name in (*paths, *(("register",) if registration.dynamic else ()))]
 
     def web(self) -> Sequence[BaseRoute]:

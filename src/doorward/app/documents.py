@@ -24,10 +24,11 @@ def documents_of(settings: Settings, jwks: dict[str, Any]) -> dict[str, Reply]:
         path = endpoint_path(name)
         found[prefix + path] = protected_resource(public_url, path)
     registration = settings.identity.registration
-    id_jag = any("jwt_bearer" in one.grants for one in settings.identity.clients)
-    server = authorization_server(
-        public_url, Offers(registration.documents, registration.dynamic, id_jag=id_jag)
+    grants = {grant for one in settings.identity.clients for grant in one.grants}
+    offers = Offers(
+        registration.documents, registration.dynamic, "device_code" in grants, "jwt_bearer" in grants
     )
+    server = authorization_server(public_url, offers)
     found["/.well-known/oauth-authorization-server"] = server
     found["/.well-known/openid-configuration"] = server
     found["/oauth/jwks"] = jwks

@@ -86,6 +86,8 @@ class Callbacks:
         """GET /oauth/callback."""
         if not now.is_broker:
             raise OAuthRefusal("invalid_request", "There is nothing here.", status=404)
+        from doorward.app.oauth_web import still_fits
+
         form = read_form(request.url.query)
         browser = request.cookies.get(self._face.cookie(now), "")
         cookie = request.cookies.get(_cookie(now, form.get("state")), "")
@@ -101,8 +103,7 @@ class Callbacks:
             raise OAuthRefusal("access_denied", "The identity provider did not sign you in.", status=403)
         who = await self._who(now, provider, form)
         client = await now.clients.find(trip.asked.client_id)
-        known = now.rules.find(trip.asked.redirect_uri, client.redirect_uris)
-        if client.version != trip.asked.client_version or known is None:
+        if not still_fits(now, client, trip.asked):
             raise OAuthRefusal("access_denied", "The client has changed since it asked.", status=403)
         await asyncio.to_thread(now.browsers.sign_out, browser)
         fresh = await asyncio.to_thread(now.browsers.sign_in, who, time.time())

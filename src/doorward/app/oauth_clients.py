@@ -12,7 +12,15 @@ import msgspec
 
 from doorward.app.oauth_limits import AddressLimit
 from doorward.base.errors import CallerError, DoorwardError, OperatorError, UpstreamError
-from doorward.identity.clients import DOCUMENT_BYTES, ID_JAG, Client, document_url, read_document, version_of
+from doorward.identity.clients import (
+    DEVICE,
+    DOCUMENT_BYTES,
+    ID_JAG,
+    Client,
+    document_url,
+    read_document,
+    version_of,
+)
 from doorward.identity.oauth_forms import OAuthRefusal, unknown_client
 from doorward.identity.oauth_store import hashed
 from doorward.protocol.json_door import parse_json
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
     from doorward.settings_oauth import RegistrationSettings
 
 REGISTERED = "oauth-client"
+_GRANTS = {"jwt_bearer": ID_JAG, "device_code": DEVICE}  # as the settings write them
 _UNUSED_SECONDS = 86_400.0  # that a registered client may wait for its first consent
 _USED_SECONDS = 7_776_000.0  # that it is kept after its last one
 _FRESH_SECONDS = (60.0, 3_600.0, 86_400.0)  # at least, usually and at most: how long a document holds
@@ -61,7 +70,7 @@ def configured_clients(
             name=name,
             kind="settings",
             redirect_uris=one.redirect_uris,
-            grants=tuple(ID_JAG if grant == "jwt_bearer" else grant for grant in one.grants),
+            grants=tuple(_GRANTS.get(grant, grant) for grant in one.grants),
             secret_hash=hashed(secret) if secret else "",
             jwks=jwks,
             roles=one.roles,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from doorward.identity.devices import shown_code
 from doorward.identity.redirects import Parts
 
 if TYPE_CHECKING:
@@ -112,13 +113,15 @@ def signed_in(user: str) -> Response:
 
 
 def consent(
-    client: Client, asked: Asked, parts: Parts, sealed: str, *, user: str, provider: str, form_to: str
+    client: Client, asked: Asked, parts: Parts | None, sealed: str, *, user: str, provider: str, form_to: str
 ) -> Response:
     """Ask whether this client may act for this user."""
     rows: list[tuple[str, str]] = [
         ("Program", f"{client.name}"),
         ("Identified by", _identified(client)),
-        ("Sends you back to", f"{parts.scheme}://{parts.authority}"),
+        ("Sends you back to", f"{parts.scheme}://{parts.authority}")
+        if parts
+        else ("Waits on a device with the code", shown_code(asked.device)),
         ("May use", asked.resource),
         ("Scopes", " ".join(asked.scopes)),
         ("You are", user or f"not signed in yet; you sign in at {provider}"),
@@ -138,6 +141,23 @@ def consent(
     return page(f"Allow {client.name}?", body, form_to=form_to)
 
 
+def device(code: str) -> Response:
+    """Ask for the code that a device shows."""
+    body = f"""<p>Type the code that your device shows.</p>
+<form method="post" action="/oauth/device">
+<label for="user_code">Code</label>
+<input id="user_code" name="user_code" value="{escape(code and shown_code(code))}" autocomplete="off" spellcheck="false" required>
+<button type="submit">Go on</button>
+</form>"""
+    return page("Connect a device", body)
+
+
+def device_done(*, agreed: bool) -> Response:
+    """After a decision: the rest happens at the device."""
+    told = "Your device is connected. You can close this page." if agreed else "Your device was refused."
+    return page("Connected" if agreed else "Refused", f"<p>{told}</p>")
+
+
 def _identified(client: Client) -> str:
     if client.kind == "document":
         return f"{client.host} ({client.id})"
@@ -148,9 +168,13 @@ def _identified(client: Client) -> str:
     )
 
 
-def _warnings(client: Client, parts: Parts) -> Sequence[str]:
+def _warnings(client: Client, parts: Parts | None) -> Sequence[str]:
     found = []
-    if parts.is_loopback:
+    if parts is None:
+        found.append(
+            "Allow only if this code is on a device before you that you have just started yourself. Nobody honest sends you a code."
+        )
+    elif parts.is_loopback:
         found.append(
             "It runs on this computer, and any program on this computer can claim to be it. Allow only what you have just started yourself."
         )

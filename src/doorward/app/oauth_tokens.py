@@ -13,7 +13,7 @@ from starlette.responses import Response
 from doorward.app.oauth_limits import AddressLimit
 from doorward.base.clock import SystemClock
 from doorward.identity.assertions import audiences, peek
-from doorward.identity.clients import ID_JAG, Client, prove, register
+from doorward.identity.clients import DEVICE, ID_JAG, Client, prove, register
 from doorward.identity.oauth_forms import FORM, Form, OAuthRefusal, Token, read_client, read_form
 from doorward.identity.principal import Principal
 from doorward.identity.tokens import TokenJudge
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from doorward.identity.grants import Issued
 
 _FIELDS = {"Cache-Control": "no-store", "Pragma": "no-cache", "X-Content-Type-Options": "nosniff"}
+_WAITING = frozenset({"authorization_pending", "slow_down"})  # what a device that waits hears all the time
 _REGISTRATIONS = 30  # of one address in ...
 _REGISTRATION_SECONDS = 600.0
 
@@ -36,6 +37,9 @@ class Tokens:
     def __init__(self, office: Authorization, callbacks: Callbacks) -> None:
         self._office = office
         self._callbacks = callbacks
+        self._devices = AddressLimit(
+            _REGISTRATIONS, _REGISTRATION_SECONDS, "Too many devices wait; try later."
+        )
         self._registrations = AddressLimit(
             _REGISTRATIONS, _REGISTRATION_SECONDS, "Too many registrations; try later."
         )
@@ -58,9 +62,10 @@ class Tokens:
         await self._office.withdraw(error.withdrawn, "authorization")
         address = request.client.host if request.client else ""
         reason = f"{error.error}: {error.reason}"
-        self._office.refused(
-            f"{where}-refused", reason, http_status=error.status, address=address, who=error.subject
-        )
+        if error.error not in _WAITING:
+            self._office.refused(
+                f"{where}-refused", reason, http_status=error.status, address=address, who=error.subject
+            )
         answer = _json({"error": error.error, "error_description": error.tell}, error.status)
         if error.status == 401:
             answer.headers["WWW-Authenticate"] = f'Basic realm="{self._office.now.issuer}"'
@@ -75,6 +80,7 @@ class Tokens:
             "authorization_code": now.grants.redeem,
             "refresh_token": now.grants.refresh,
             "client_credentials": now.grants.own,
+            DEVICE: lambda client, form: now.devices.redeem(client, form, time.time()),
         }
         kind = form.get("grant_type")
         if not kind:
@@ -112,6 +118,15 @@ class Tokens:
             prove, presented, client, store=now.state, now=time.time(), audience=audience
         )
         return form, proven
+
+    async def begin_device(self, request: Request, now: InForce) -> Response:
+        """POST /oauth/device_authorization."""
+        form, client = await self._asking(request, now)
+        self._devices.admit(request.client.host if request.client else "")
+        uri = f"{now.issuer}/oauth/device"
+        answer = await asyncio.to_thread(now.devices.begin, client, form, uri, time.time())
+        self._office.record("device-waits", "", client=client.id)
+        return _json(answer, 200)
 
     # -- registration -------------------------------------------------------------------------------------------
 

@@ -17,8 +17,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from doorward.app import oauth_pages as pages
+from doorward.app.oauth_limits import AddressLimit
 from doorward.base.ids import mint_handle
 from doorward.identity.browsers import Session, gone_link
+from doorward.identity.clients import DEVICE
 from doorward.identity.oauth_forms import Form, OAuthRefusal, read_form
 from doorward.identity.redirects import Parts, with_query
 from doorward.identity.requests import Asked, Opened, check_redirect, check_request
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from doorward.identity.clients import Client
     from doorward.identity.grants import Who
 
+_CODES = 30  # user codes that one address may type in ten minutes
 _STYLE_FIELDS = {"Cache-Control": "max-age=300", "X-Content-Type-Options": "nosniff"}
 
 
@@ -46,6 +49,9 @@ def routes_of(office: Authorization) -> Sequence[Route]:
         Route("/oauth/login", browser.shown(browser.look_at_link), methods=["GET"]),
         Route("/oauth/login", browser.shown(browser.sign_in), methods=["POST"]),
         Route("/oauth/consent", browser.shown(browser.decide), methods=["POST"]),
+        Route("/oauth/device", browser.shown(browser.ask_code), methods=["GET"]),
+        Route("/oauth/device", browser.shown(browser.take_code), methods=["POST"]),
+        Route("/oauth/device_authorization", tokens.told(tokens.begin_device), methods=["POST"]),
         Route("/oauth/callback", browser.shown(callbacks.come_back), methods=["GET"]),
         Route("/oauth/style.css", _style, methods=["GET"]),
         Route("/oauth/token", tokens.told(tokens.token), methods=["POST"]),
@@ -64,6 +70,7 @@ class BrowserFace:
 
     def __init__(self, office: Authorization) -> None:
         self.office = office
+        self._codes = AddressLimit(_CODES, 600.0, "Too many codes; try later.")
         self.callbacks: Any = None  # set by Callbacks: how mode broker goes on after consent
 
     def shown(
@@ -177,13 +184,13 @@ class BrowserFace:
         now: InForce,
         client: Client,
         asked: Asked,
-        parts: Parts,
+        parts: Parts | None,
         session: Session | None,
     ) -> Response:
         browser, fresh = self.browser_of(request, now)
         user = session.who.subject if session is not None else ""
         sealed = self.office.seal.close("consent", asked, browser=browser, subject=user, now=time.time())
-        provider, form_to = now.settings.identity.broker.issuer, pages.leads_to(parts)
+        provider, form_to = now.settings.identity.broker.issuer, pages.leads_to(parts) if parts else ""
         if now.is_broker:  # browsers apply it to every hop, and the provider's come between
             form_to = f"{'/'.join(provider.split('/')[:3])} {form_to}"
         answer = pages.consent(client, asked, parts, sealed, user=user, provider=provider, form_to=form_to)
@@ -225,6 +232,8 @@ class BrowserFace:
         )
         if opened.asked is None:
             return self.with_cookie(pages.signed_in(who.subject), now, fresh)
+        if opened.asked.device:
+            return self.with_cookie(pages.device(opened.asked.device), now, fresh)
         again = msgspec.structs.replace(opened.asked, prompt="")
         target = with_query(f"{now.issuer}/oauth/authorize", again.again())
         return self.with_cookie(redirect(target, 303), now, fresh)
@@ -238,8 +247,7 @@ class BrowserFace:
         if decision not in ("approve", "deny", "switch") or asked is None:
             raise OAuthRefusal("invalid_request", "Allow or deny.", reason="no decision")
         client = await now.clients.find(asked.client_id)
-        known = now.rules.find(asked.redirect_uri, client.redirect_uris)
-        if client.version != asked.client_version or known is None or asked.resource not in now.resources:
+        if not still_fits(now, client, asked):
             raise OAuthRefusal("access_denied", "The client has changed since it asked.", status=403)
         session = await self._session(request, now)
         if (session.who.subject if session is not None else "") != opened.subject:
@@ -247,11 +255,16 @@ class BrowserFace:
         await asyncio.to_thread(self.office.seal.use, opened, now.state, time.time())
         if decision == "switch":
             await asyncio.to_thread(now.browsers.sign_out, browser)
+            if asked.device:
+                return pages.device(asked.device)
             return redirect(with_query(f"{now.issuer}/oauth/authorize", asked.again()), 303)
         if decision == "deny":
             self.office.record(
                 "consent-denied", opened.subject, client=client.id, item=asked.resource, verdict="refuse"
             )
+            if asked.device:
+                await asyncio.to_thread(now.devices.decide, asked.device, None, time.time())
+                return pages.device_done(agreed=False)
             tell = "The user did not agree."
             return _error_redirect(now, asked.redirect_uri, asked.state, "access_denied", tell, status=303)
         if session is None:
@@ -262,7 +275,10 @@ class BrowserFace:
         self, request: Request, now: InForce, client: Client, asked: Asked, who: Who
     ) -> Response:
         """The user agreed: keep that, and send a code to where the client said."""
-        await asyncio.to_thread(now.browsers.remember, who, client, asked, time.time())
+        if asked.device:
+            await asyncio.to_thread(now.devices.decide, asked.device, who, time.time())
+        else:
+            await asyncio.to_thread(now.browsers.remember, who, client, asked, time.time())
         self.office.record(
             "consent-given",
             who.subject,
@@ -271,7 +287,28 @@ class BrowserFace:
             item=asked.resource,
             address=_address(request),
         )
+        if asked.device:
+            return pages.device_done(agreed=True)
         return await self._give_code(now, client, asked, who, status=303)
+
+    # -- devices ------------------------------------------------------------------------------------------------
+
+    async def ask_code(self, request: Request, now: InForce) -> Response:
+        """GET /oauth/device."""
+        return pages.device("")
+
+    async def take_code(self, request: Request, now: InForce) -> Response:
+        """POST /oauth/device: nothing is decided by that, it only leads to the page that asks."""
+        self._codes.admit(_address(request))
+        form = read_form((await request.body()).decode("latin-1"))
+        asked = await asyncio.to_thread(now.devices.find, form.get("user_code"), time.time())
+        client = await now.clients.find(asked.client_id)
+        if not still_fits(now, client, asked):
+            raise OAuthRefusal("access_denied", "The client has changed since it asked.", status=403)
+        session = await self._session(request, now)
+        if session is None and not now.is_broker:
+            return self._ask_who(request, now, client, asked)
+        return self._ask_consent(request, now, client, asked, None, session)
 
     async def _give_code(
         self, now: InForce, client: Client, asked: Asked, who: Who, *, status: int
@@ -333,6 +370,14 @@ class BrowserFace:
 def cookie_name(now: InForce) -> str:
     """The browser's cookie: bound to this host where there is TLS (RFC 6265bis §4.1.3.2)."""
     return "__Host-doorward" if now.issuer.startswith("https:") else "doorward-browser"
+
+
+def still_fits(now: InForce, client: Client, asked: Asked) -> bool:
+    """Whether client and resource are still what they were when the request was judged."""
+    same = client.version == asked.client_version and asked.resource in now.resources
+    if asked.device:
+        return same and DEVICE in client.grants
+    return same and now.rules.find(asked.redirect_uri, client.redirect_uris) is not None
 
 
 def now_path(office: Authorization) -> str:

@@ -75,6 +75,9 @@ def routes_of(settings: Settings) -> list[dict[str, Any]]:
             if is_broker
             else _row("/oauth/login", "sign-in by a one-time link")
         )
+        if any("device_code" in one.grants for one in settings.identity.clients):
+            rows.append(_row("/oauth/device", "codes of devices"))
+            rows.append(_row("/oauth/device_authorization", "sign-in of devices"))
         if settings.identity.registration.dynamic:
             rows.append(_row("/oauth/register", "registration of OAuth clients"))
     return [*rows, _row("/healthz", "health"), _row("/readyz", "readiness")]

@@ -25,6 +25,7 @@ from doorward.identity.redirects import RedirectRules
 from doorward.protocol.json_door import parse_json
 
 CODE, REFRESH, OWN = "authorization_code", "refresh_token", "client_credentials"
+DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 ID_JAG = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 REDIRECTS_COUNT = 16
 NAME_CHARS = 80

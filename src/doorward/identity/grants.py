@@ -156,7 +156,7 @@ class Grants:
             raise self._again(kept.family, "code used before", kept.who.subject)
         self._check_code(kept, client, form, now)
         asked = kept.asked
-        return self._begin(kept.family, client, kept.who, asked.resource, asked.scopes)
+        return self.begin(kept.family, client, kept.who, asked.resource, asked.scopes)
 
     def _check_code(self, kept: Code, client: Client, form: Form, now: float) -> None:
         asked = kept.asked
@@ -271,9 +271,10 @@ class Grants:
 
     # -- parts --------------------------------------------------------------------------------------------------
 
-    def _begin(
+    def begin(
         self, family_id: str, client: Client, who: Who, resource: str, scopes: tuple[str, ...]
     ) -> Issued:
+        """The first tokens of a family that nobody has begun yet."""
         roles, now = self._roles(who), self._clock.now()
         fresh = mint_handle() if REFRESH in client.grants else ""
         token = self._token(now)

@@ -52,6 +52,7 @@ class Offers(msgspec.Struct, frozen=True):
 
     documents: bool = True  # clients may be URLs of documents about them
     dynamic: bool = True  # clients may register themselves
+    devices: bool = False  # some client may sign in by a device code
     id_jag: bool = False  # some client may bring assertions of the enterprise's provider
 
 
@@ -85,6 +86,9 @@ def authorization_server(
         "introspection_endpoint_auth_methods_supported": proving,
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
     }
+    if offers.devices:
+        document["grant_types_supported"].append("urn:ietf:params:oauth:grant-type:device_code")
+        document["device_authorization_endpoint"] = f"{issuer}/oauth/device_authorization"
     if offers.id_jag:
         document["grant_types_supported"].append("urn:ietf:params:oauth:grant-type:jwt-bearer")
     if offers.dynamic:

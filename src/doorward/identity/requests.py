@@ -42,6 +42,7 @@ class Asked(msgspec.Struct, frozen=True):
     challenge: str
     state: str = ""
     prompt: str = ""
+    device: str = ""  # the user code where a device waits; there is no redirect URI then
 
     def again(self) -> list[tuple[str, str]]:
         """The query that asks the same again."""

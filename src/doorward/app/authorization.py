@@ -171,12 +171,16 @@ class Authorization(Office):
 
     def refused(self, method: str, reason: str, **more: Any) -> None:
         """Put a refusal on record; a flood of them by nobody is cut."""
+        self.seen(method, more.pop("who", ""), verdict="refuse", reason=reason, **more)
+
+    def seen(self, method: str, who: str, **more: Any) -> None:
+        """Put on record what anybody can make happen; a flood of it is cut."""
         at = time.monotonic()
         self._room = min(_RECORDS_BURST, self._room + (at - self._room_at) * _RECORDS_PER_SECOND)
         self._room_at = at
         if self._room >= 1.0:
             self._room -= 1.0
-            self.record(method, more.pop("who", ""), verdict="refuse", reason=reason, **more)
+            self.record(method, who, **more)
 
     async def withdraw(self, tokens: Sequence[Token], by: str) -> None:
         """Revoke access tokens everywhere, before anybody is answered."""

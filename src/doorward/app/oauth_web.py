@@ -190,6 +190,9 @@ class BrowserFace:
         browser, fresh = self.browser_of(request, now)
         user = session.who.subject if session is not None else ""
         sealed = self.office.seal.close("consent", asked, browser=browser, subject=user, now=time.time())
+        self.office.seen(
+            "consent-asked", user, client=client.id, item=asked.resource, address=_address(request)
+        )
         provider, form_to = now.settings.identity.broker.issuer, pages.leads_to(parts) if parts else ""
         if now.is_broker:  # browsers apply it to every hop, and the provider's come between
             form_to = f"{'/'.join(provider.split('/')[:3])} {form_to}"

@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-input
-ABSENT := $(if $(wildcard bench/run.py),,bench) $(if $(wildcard tests/fuzz/run.py),,fuzz) $(if $(wildcard bench/soak.py),,soak)
+ABSENT := $(if $(wildcard bench/run.py),,bench) $(if $(wildcard tests/fuzz/run.py),,fuzz) $(if $(wildcard bench/soak.py),,soak) $(if $(wildcard bench/detection.py),,eval)
 
 .PHONY: help
 help:  ## list these verbs
@@ -106,6 +106,7 @@ ifneq ($(wildcard bench/run.py),)
 .PHONY: bench
 bench: $(STAMPS)/dev nginx  ## measure against nginx, Envoy and FastMCP's proxy; writes bench/results
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/bridging.py
 
 .PHONY: nginx
 nginx:
@@ -123,15 +124,21 @@ endif
 
 ifneq ($(wildcard bench/soak.py),)
 .PHONY: soak
-soak: $(STAMPS)/dev  ## 10^5 connections and 10^3 server starts; processes, descriptors and memory must stay flat
+soak: $(STAMPS)/dev $(STAMPS)/node  ## 10^5 connections, 10^3 server starts and 10^4 calls broken off; nothing may be left or cross
 	$(BIN)/python bench/soak.py
+endif
+
+ifneq ($(wildcard bench/detection.py),)
+.PHONY: eval
+eval: $(STAMPS)/dev  ## measure detection on labelled data in the folder that DOORWARD_DATA names; writes bench/results
+	$(BIN)/python bench/detection.py
 endif
 
 .PHONY: format
 format: $(STAMPS)/dev  ## write every file the one way
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-	@for page in map settings errors reference threats; do $(BIN)/python docs/make_$$page.py; done
+	@for page in map settings errors reference threats detection; do $(BIN)/python docs/make_$$page.py; done
 
 # Not a part of any test: needs uv, which finds the newest versions that are at least a week old.
 UV_COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --exclude-newer "7 days" --quiet

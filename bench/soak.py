@@ -1,6 +1,6 @@
 """Connect, call and leave a hundred thousand times, and start a thousand server processes: nothing may be left behind.
 
-    python bench/soak.py [--cycles 100000] [--starts 1000] [--out FOLDER]
+    python bench/soak.py [--cycles 100000] [--starts 1000] [--cancels 10000] [--out FOLDER]
 
 Runs a real `doorward serve` before a small HTTP server and a small stdio server in the cage. After a warm-up the number of
 processes and descriptors and the memory of the supervisor and the workers have to stay where they are, or the exit
@@ -74,30 +74,25 @@ def free_port() -> int:
 class Doorward:
     """A gateway in a folder of its own."""
 
-    def __init__(self, folder: Path, upstream_port: int) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, servers: str, workers: int = 2) -> None:
+        """``servers``: their tables as they stand in the settings file."""
+        self.port, self.admin_port = free_port(), free_port()
         self.host = f"127.0.0.1:{self.port}"
         self.config = folder / "doorward.toml"
         self.log = folder / "log"
-        script = folder / "server.py"
-        script.write_text(STDIO_SERVER)
         self.config.write_text(
             f"""[gateway]
 listen = "{self.host}"
 public_url = "http://{self.host}"
 data_dir = "./data"
-workers = 2
+workers = {workers}
 [admin]
-listen = "127.0.0.1:{free_port()}"
+listen = "127.0.0.1:{self.admin_port}"
 [limits]
 calls = 2000
 per_seconds = 1
 concurrent = 1000
-[servers.web]
-url = "http://127.0.0.1:{upstream_port}/mcp"
-[servers.caged]
-command = [{json.dumps(sys.executable)}, {json.dumps(str(script))}]
-"""
+{servers}"""
         )
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         with self.log.open("wb") as log:
@@ -142,6 +137,14 @@ command = [{json.dumps(sys.executable)}, {json.dumps(str(script))}]
         self.process.wait(PATIENCE)
         time.sleep(0.5)
         return [pid for pid in below if Path(f"/proc/{pid}").exists() and state(pid) != "Z"]
+
+
+def servers_of(folder: Path, upstream_port: int) -> str:
+    """The HTTP server, and the small stdio server in a file of its own."""
+    script = folder / "server.py"
+    script.write_text(STDIO_SERVER)
+    command = [sys.executable, str(script)]
+    return f'[servers.web]\nurl = "http://127.0.0.1:{upstream_port}/mcp"\n[servers.caged]\ncommand = {json.dumps(command)}\n'
 
 
 def state(pid: int) -> str:
@@ -402,6 +405,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cycles", type=int, default=100_000)
     parser.add_argument("--starts", type=int, default=1_000)
+    parser.add_argument("--cancels", type=int, default=10_000, help="of SDK clients; see soak_cancel.py")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results")
     given = parser.parse_args()
     port = free_port()
@@ -409,7 +413,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="doorward-soak-") as folder:
-            gate = Doorward(Path(folder), port)
+            gate = Doorward(Path(folder), servers_of(Path(folder), port))
             try:
                 rounds, faults = asyncio.run(soak(gate, given.cycles, given.starts))
             finally:
@@ -440,6 +444,10 @@ def main() -> int:
     for fault in faults:
         tell(f"NOT FLAT: {fault}")
     tell(f"{'flat' if not faults else 'not flat'}; written to {path}")
+    if given.cancels:
+        from soak_cancel import soak_cancels
+
+        faults += soak_cancels(given.cancels, 1, 330.0, given.out)
     return 1 if faults else 0
 
 

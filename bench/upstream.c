@@ -233,6 +233,21 @@ static void initialize(Peer *peer, Scan *scan) {
 #define LIST \
     TOOL("echo", ",\"annotations\":{\"readOnlyHint\":true}") "," TOOL("note", "") "," TOOL("erase", "")
 
+/* Paths that begin so speak one era only. */
+static const char *const LEGACY_ONLY = "POST /legacy/", *const MODERN_ONLY = "POST /modern/";
+
+/* Refuse what is of the other era as a server of this path's only era does; 0 when it is welcome. */
+static int refuse_era(Peer *peer, const char *head, const Scan *scan) {
+    static const char json[] = "Content-Type: application/json\r\n";
+    static const char old[] = "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,\"message\":\"not initialized\"}}";
+    static const char fresh[] = "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32022,\"message\":\"version\","
+                                "\"data\":{\"supported\":[\"2026-07-28\"]}}}";
+    if (scan->modern && !strncmp(head, LEGACY_ONLY, strlen(LEGACY_ONLY))) say(peer, 400, json, old, sizeof old - 1);
+    else if (!scan->modern && !strncmp(head, MODERN_ONLY, strlen(MODERN_ONLY))) say(peer, 400, json, fresh, sizeof fresh - 1);
+    else return 0;
+    return 1;
+}
+
 static void serve_message(Peer *peer, const char *head, size_t head_size, const char *body, size_t size) {
     static const char json[] = "Content-Type: application/json\r\n";
     Scan scan;
@@ -242,6 +257,7 @@ static void serve_message(Peer *peer, const char *head, size_t head_size, const 
         say(peer, 400, "", "", 0);
         return;
     }
+    if (refuse_era(peer, head, &scan)) return;
     count.messages++;
     count.whitespace += (unsigned long)scan.whitespace;
     if (!scan.id.data) {

@@ -58,6 +58,7 @@ ADVICE = {
     "data-dir-": "Give each Doorward a data folder of its own that only its user can read.",
     "definition-": "Look at `doorward tools list` and `doorward tools diff`, and decide about what is offered now.",
     "demo-": "Look at the lines above it; `doorward doctor` looks at the machine.",
+    "doctor-": "Name a server of the settings, `mcp` or an issuer's URL; the token file holds one token.",
     "egress-": "Correct the server's `egress`.",
     "envelope": "Put the protocol version and the client's capabilities into `_meta` of each request.",
     "era-mismatch": "Send the same protocol version in the header and in `_meta`.",
@@ -65,6 +66,8 @@ ADVICE = {
     "fetch-": "Look at the log for the address; `network.allow` opens inner ones, `ca_file` names private authorities.",
     "http-": "Send plain HTTP/1.1 as RFC 9112 writes it, in time and whole.",
     "id-in-use": "Give each request of a session its own id.",
+    "inspect-": "Send a shorter text, or several with `--jsonl`.",
+    "issuer-": "`doorward doctor oauth ISSUER` says what does not fit; correct the issuer's settings or the issuer.",
     "json-": "Send JSON that every reader understands alike (RFC 8259, RFC 7493).",
     "key-file-": "Correct owner and rights of `keys` in the data folder, or restore it from a backup.",
     "ledger-": "Look at disk, rights and log; run `doorward audit verify`.",
@@ -87,6 +90,7 @@ ADVICE = {
     "server-": "Correct the name; `doorward servers list` shows those that exist.",
     "session-ended": "Send `initialize` again.",
     "sessions-full": "Close sessions with DELETE, or wait until idle ones end.",
+    "scan-input": "Name files that hold what a server answered to `tools/list`.",
     "settings-": "Correct the key at the line that is named. See [configuration](../guide/configuration.md).",
     "settings-floor": "This protection cannot be switched off in this profile; take the setting out.",
     "settings-missing": "Write a `doorward.toml`, or name one with `--config`.",
@@ -105,6 +109,7 @@ ADVICE = {
     "upstream-start": "See the log for the server's last words; try the command with `doorward doctor`.",
     "upstream-too-many": "End sessions, or wait until idle processes end.",
     "vkey-": "Give the key as `name+id+key`, as `ledger-state/ledger.vkey` in the data folder has it.",
+    "withdrawals-": "Remove the subjects at their issuer; entries go by themselves when no token can be older.",
     "worker-": "The log says why; `doorward doctor` looks at the machine.",
 }
 

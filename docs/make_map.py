@@ -23,7 +23,7 @@ Imports run one way, and `make lint` enforces it:
         -> {identity | policy | catalogue | detect | flow | audit | supply}   (not one another)
         -> protocol -> base
 
-The inner rooms (`base`, `protocol`, `identity`, `policy`, `catalogue`, `audit`) do no I/O at all; only the outer ones
+The inner rooms (`base`, `protocol`, `identity`, `policy`, `catalogue`, `detect`, `audit`) do no I/O at all; only the outer ones
 import drivers. `settings.py` is read by `app`, `cli` and `range`; every other room gets the one struct that it needs.
 
 ## Words
@@ -41,7 +41,8 @@ import drivers. `settings.py` is read by `app`, `cli` and `range`; every other r
 | posture | what protects without a place on the path, with a probe that says whether it holds |
 | verdict | what a control answers: no objection, note, rewrite, hold or refuse |
 | hold | a verdict: wait for a person. Nobody answers holds yet, so it refuses with -31002 |
-| finding | what an inspection found in a text or a definition; only invalid listed tools make any yet, as notes |
+| finding | what an inspection found in a text or a definition: a rule, how bad, where, and a fingerprint; `doorward scan` and `inspect` print them |
+| idea | what a word stands for in any language, such as "ignore" or "secret"; the rules of `detect` are about ideas |
 | pin | the digest of a tool's definition as it was approved; not built yet |
 | switch | what turns a tool, a server or a caller off at once; not built yet, but for revoked tokens |
 | record | one entry of the ledger: a decision, an outcome or a happening |

@@ -64,8 +64,24 @@ THREATS = (
     Threat(
         "A call without a good token",
         "Somebody calls without a token, with one that ran out, was revoked, was forged, or was issued for another server.",
-        "401 or 403 with a challenge, before the body is read. Wrong tokens are remembered, so repeating them is cheap for us.",
+        "401 or 403 with a challenge, before the body is read. Wrong tokens are remembered, and an address that sends many gets 429.",
         ("M1", "M2", "S1.3", "S1.4"),
+    ),
+    Threat(
+        "Another issuer's tokens are mistaken",
+        "An ID token, a token of another tenant or of a withdrawn key, or one signed with a public key as a secret, is taken for good; or an "
+        "issuer that cannot be asked lets everybody in.",
+        "Each issuer has its own trust: algorithms, audience, clients, tenants, roles. Without its keys or its answer the door is closed (503).",
+        ("M1", "S1.2"),
+        ("check-token",),
+    ),
+    Threat(
+        "A URL leads Doorward into an inner network",
+        "Metadata, keys or a redirect name loopback, metadata services or inner hosts, or a name that resolves otherwise the second time.",
+        "One client fetches what others name: https, one spelling, every address of the answer judged, connected to the judged address, no "
+        "redirects, bounded. Exceptions are named in `network.allow`.",
+        ("S1.2",),
+        ("check-token",),
     ),
     Threat(
         "A web page talks to a gateway on this machine",
@@ -119,7 +135,7 @@ THREATS = (
     Threat(
         "A server asks the client for too much",
         "A server uses sampling, elicitation or roots to reach the client's model, its user or its files.",
-        "Refused unless `allow_requests` names it for that server and the client declared it in this session or request.",
+        "Refused unless `allow_requests` names it for that server and the client declared it in this session or request, also where a task asks.",
         (),
         ("gate-server-requests",),
     ),

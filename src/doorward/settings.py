@@ -14,7 +14,7 @@ import msgspec
 from doorward.base.errors import OperatorError
 from doorward.catalogue.server import Credentials, FileGrant, SecretReference, ServerSpec
 from doorward.policy.roles import Role
-from doorward.settings_identity import IdentitySettings, UserSettings
+from doorward.settings_identity import IdentitySettings, IntrospectionSettings, IssuerSettings, UserSettings
 from doorward.settings_meta import says as _says
 from doorward.settings_oauth import ClientSettings
 from doorward.settings_words import FOREIGN_SENTENCES
@@ -362,6 +362,8 @@ def general_key(key: str) -> str:
             break
     if key.startswith("servers.*.env."):
         key = "servers.*.env"
+    elif key.startswith("identity.issuers[") and ".audiences." in key:
+        key = key.partition(".audiences.")[0] + ".audiences"
     head, bracket, tail = key.partition("[")
     return f"{head}[]{tail.partition(']')[2]}" if bracket else key
 
@@ -383,6 +385,8 @@ def _describe(kind: type[msgspec.Struct], key: str, rows: list[tuple[str, object
         Allowance | None: (Allowance, ""),
         tuple[UserSettings, ...]: (UserSettings, "[]"),
         tuple[ClientSettings, ...]: (ClientSettings, "[]"),
+        tuple[IssuerSettings, ...]: (IssuerSettings, "[]"),
+        IntrospectionSettings | None: (IntrospectionSettings, ""),
         tuple[FileGrant, ...]: (FileGrant, "[]"),
         Credentials: (Credentials, ""),
     }
@@ -392,7 +396,7 @@ def _describe(kind: type[msgspec.Struct], key: str, rows: list[tuple[str, object
         name, hint = (f"{key}.{field.name}" if key else field.name), hints[field.name]
         if hint in inner:
             _describe(inner[hint][0], name + inner[hint][1], rows)
-        elif isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        elif isinstance(hint, type) and issubclass(hint, msgspec.Struct) and hint is not SecretReference:
             _describe(hint, name, rows)
         else:
             meta = getattr(get_type_hints(kind, include_extras=True)[field.name], "__metadata__", ())

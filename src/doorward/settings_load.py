@@ -18,7 +18,7 @@ import msgspec
 from doorward.base.errors import OperatorError
 from doorward.base.secret import Secret
 from doorward.catalogue.server import SecretReference, ServerSpec
-from doorward.settings import Allowance, Loaded, Origin, Settings, join_key
+from doorward.settings import Loaded, Origin, Settings, join_key
 from doorward.settings_lines import Path as KeyPath
 from doorward.settings_lines import line_numbers
 
@@ -29,7 +29,6 @@ DEFAULT_NAME = "doorward.toml"
 _NOT_YET = {
     ("gateway", "tls"): "TLS on Doorward's own listener",
     ("servers", "*", "tls"): "pinning and private authorities for upstream TLS",
-    ("identity", "issuers"): "tokens of other issuers",
 }
 _PLAIN_WORDS = {str: "text in quotes", bool: "true or false", int: "a whole number", float: "a number"}
 _SECRET_BYTES = 65_536
@@ -186,10 +185,11 @@ class Reader:
         """One value by its type."""
         plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         options = get_args(plain) if get_origin(plain) in (Union, types.UnionType) else ()
-        if SecretReference in options:
+        if plain is SecretReference or SecretReference in options:
             return self._secret(value, path, allows_text=str in options)
-        if Allowance in options:
-            plain = Allowance
+        structs = [one for one in options if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+        if structs:
+            plain = structs[0]
         if isinstance(plain, type) and issubclass(plain, msgspec.Struct):
             return self.table(value, plain, path)
         parts = get_args(plain)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from doorward.settings import Settings
 from doorward.settings_clients import check_broker, check_clients
 from doorward.settings_common import HARD_PROFILES, OPEN_PROFILES, is_loopback, no_such, split_listen
+from doorward.settings_issuers import check_issuers
 
 if TYPE_CHECKING:
     from doorward.settings_load import Reader
@@ -15,12 +16,7 @@ if TYPE_CHECKING:
 def check_people(settings: Settings, reader: Reader) -> None:
     """Check ``[identity]``."""
     gateway, identity = settings.gateway, settings.identity
-    if identity.mode == "external":
-        reader.fail(
-            "settings-not-available",
-            ("identity", "mode"),
-            f"{identity.mode!r} does not exist yet; use embedded or broker.",
-        )
+    check_issuers(settings, reader)
     if identity.users or reader.is_written("identity", "mode"):
         check_embedded(settings, reader)
     if identity.mode == "off":

@@ -16,6 +16,7 @@ from doorward.policy.roles import EVERYTHING
 from doorward.settings import SLUGS, Origin, Settings
 from doorward.settings_clients import with_paths
 from doorward.settings_common import HARD_PROFILES, HOST, OPEN_PROFILES, is_loopback, no_such, split_listen
+from doorward.settings_issuers import resolved_issuers
 from doorward.settings_people import check_embedded, check_people
 from doorward.settings_servers import checked_server
 
@@ -28,7 +29,7 @@ LAB_MARK = "made-by-lab"  # a file in the data folder of a lab
 def complete(settings: Settings, reader: Reader) -> Settings:
     """Check all rules and return the settings with paths resolved and what the profile brings."""
     _check_floor(settings, reader)
-    settings = with_paths(_resolved(settings, reader), reader)
+    settings = resolved_issuers(with_paths(_resolved(settings, reader), reader), reader)
     _check_gateway(settings, reader)
     _check_lab(settings, reader)
     check_people(settings, reader)

@@ -14,12 +14,15 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey
 
+from doorward.identity.foreign_judge import ForeignJudge, KnownKeys
 from doorward.identity.keys import KeySet
+from doorward.identity.trust import TrustedIssuer
 from tests.talks.talk import URL, Ear, PlayedServer, Talk
 
 RESOURCE = f"{URL}/time/mcp"
 STRANGER = KeySet.generate()
 HOUR = 3_600
+ISSUER = URL
 
 
 def _b64(content: bytes) -> str:
@@ -29,7 +32,7 @@ def _b64(content: bytes) -> str:
 def _claims(talk: Talk, **changes: Any) -> dict[str, Any]:
     """Good claims, changed; numbers of ``iat``, ``nbf`` and ``exp`` count from now, ``...`` leaves a member out."""
     now = int(talk.clock.now())
-    found: dict[str, Any] = {"iss": URL, "sub": "alice", "aud": RESOURCE, "client_id": "cli", "jti": "j-1"}
+    found: dict[str, Any] = {"iss": ISSUER, "sub": "alice", "aud": RESOURCE, "client_id": "cli", "jti": "j-1"}
     found |= {"iat": 0, "nbf": 0, "exp": HOUR, "scope": "mcp", "roles": ["user"], "doorward_created": True}
     found |= changes
     for name in ("iat", "nbf", "exp"):
@@ -182,6 +185,51 @@ def _call(talk: Talk, token: str) -> Ear:
 
 def test_the_table_is_long_enough() -> None:
     assert len(TABLE) >= 60
+
+
+# What is hostile from our own hand and lawful from another issuer's: it has no accounts here, and other claims are optional there.
+LAWFUL_ELSEWHERE = {
+    "account that does not exist", "account made up in other words", "no token id", "roles as a text", "too many roles",
+    "scope as a list",
+}  # fmt: skip
+IDP = "https://idp.test"
+
+
+def _external(talk: Talk) -> ForeignJudge:
+    """Another issuer that signs with the talk's keys, and that does not know any other key when it is asked."""
+    known = {IDP: KnownKeys(talk.keys.jwks(), talk.clock.now() + HOUR)}
+    return ForeignJudge(
+        [TrustedIssuer(IDP)], known, talk.clock, ask=lambda topic, payload, then: then("unknown")
+    )
+
+
+def _elsewhere(talk: Talk, make: Callable[[Talk], str]) -> str:
+    """A token of the table as the other issuer would have made it."""
+    global ISSUER  # noqa: PLW0603 - the table's rows are made by functions of the talk alone
+    ISSUER = IDP
+    try:
+        return make(talk)
+    finally:
+        ISSUER = URL
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_hostile_token_of_an_external_issuer_reaches_nothing(name: str) -> None:
+    server = PlayedServer()
+    talk = Talk({"time": server}, judge_of=_external)
+    token = _elsewhere(talk, TABLE[name])
+    ear = _call(talk, token)
+    if name in LAWFUL_ELSEWHERE:
+        assert ear.status == 200, ear.body
+        return
+    assert ear.status == 401, ear.body
+    assert 'error="invalid_token"' in (ear.field("WWW-Authenticate") or "")
+    assert server.methods() == []
+    assert [entry["control"] for entry in talk.journal.entries] == ["check-token"]
+    assert token.encode() not in bytes(ear.body) + msgspec.json.encode(talk.journal.entries)
+    assert _call(talk, _elsewhere(talk, _token)).status == 200
+    assert "tools/call" in server.methods()
+    assert _call(talk, _token(talk)).status == 401  # what our own hand signs counts for nothing then
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -45,6 +45,7 @@ def blocks(path: Path, language: str) -> list[str]:
         ("reference", "controls_page", "reference/controls.md"),
         ("reference", "cli_page", "reference/cli.md"),
         ("threats", "render", "threat-model.md"),
+        ("detection", "render", "reference/detection.md"),
     ],
 )
 def test_a_page_that_is_written_from_the_code_is_current(name, function, page):

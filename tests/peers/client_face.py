@@ -1,6 +1,7 @@
 """The suite's client under test: Doorward before the suite's server, with an ordinary client of the official SDK before it.
 
-The suite runs ``python -m tests.peers.client_face [direct] URL`` and tells by the environment what it is about.
+The suite runs ``python -m tests.peers.client_face [direct | crossed] URL`` and tells by the environment what it is about. With
+``crossed`` the client speaks the other era than the suite's server.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mcp.client.streamable_http import streamable_http_client
 SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
 VERSION = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "")
 CONTEXT: dict[str, Any] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
-MODE = "legacy" if VERSION < "2026" else "auto"
+MODE = "legacy" if (VERSION < "2026") != ("crossed" in sys.argv) else "auto"
 EXAMPLES: dict[str, Any] = {
     "string": "abc",
     "integer": 3,

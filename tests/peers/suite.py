@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.peers.places import HERE, ROOT, STAND_INS, node, node_package
+from tests.peers.places import HERE, ROOT, STAND_INS, node, node_package, python_1
 
 SETS = ("2025-11-25", "2026-07-28")
 DIRECT = HERE / "conformance_direct.json"
 HTTP = HERE / "conformance_http.json"
 STDIO = HERE / "conformance_stdio.json"
 CLIENT = HERE / "conformance_client.json"
+CLIENT_CROSSED = HERE / "conformance_client_crossed.json"
 CLIENT_SCENARIOS = [
     *(
         ("2025-11-25", name)
@@ -88,10 +89,13 @@ class Run:
 
 
 class ClientRun(Run):
-    """One client scenario: Doorward, or with ``direct`` the client alone, against the suite's own server."""
+    """One client scenario against the suite's own server: Doorward with a client of the server's era before it.
 
-    def __init__(self, scenario: str, version: str, *, direct: bool = False) -> None:
-        command = f"{sys.executable} -m tests.peers.client_face" + (" direct" if direct else "")
+    ``how``: "direct" is the client alone, "crossed" Doorward with a client of the other era.
+    """
+
+    def __init__(self, scenario: str, version: str, how: str = "") -> None:
+        command = f"{sys.executable} -m tests.peers.client_face {how}".rstrip()
         self._run("client", "--command", command, "--scenario", scenario, "--spec-version", version)
         self.rows = sorted({row for row in self.rows if not row.endswith(" INFO")})
 
@@ -117,9 +121,24 @@ def expected(requirements: str, *changes: Path) -> list[str]:
 def everything_over_http(era: str = "") -> Iterator[int]:
     """The everything server over Streamable HTTP, in both eras or in one; gives its port."""
     words = ["http", "0", era] if era else ["http"]
-    process = subprocess.Popen(
-        [sys.executable, str(EVERYTHING), *words], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
-    )
+    with _listening(sys.executable, str(EVERYTHING), *words) as port:
+        yield port
+
+
+@contextmanager
+def everything_of_the_other_era(requirements: str) -> Iterator[int]:
+    """A server that does not speak the era of a requirement set: for the newer one the SDK 1.x, which never heard of it."""
+    if requirements == "2025-11-25":
+        with everything_over_http("modern") as port:
+            yield port
+    else:
+        with _listening(str(python_1()), str(STAND_INS / "everything_legacy.py")) as port:
+            yield port
+
+
+@contextmanager
+def _listening(*command: str) -> Iterator[int]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -136,7 +155,7 @@ def _write() -> None:
         found = {name: Run(f"http://127.0.0.1:{port}/mcp", name).rows for name in SETS}
     DIRECT.write_text(json.dumps(found, indent=1) + "\n")
     clients = {
-        f"{version} {name}": ClientRun(name, version, direct=True).rows for version, name in CLIENT_SCENARIOS
+        f"{version} {name}": ClientRun(name, version, "direct").rows for version, name in CLIENT_SCENARIOS
     }
     CLIENT.write_text(json.dumps(clients, indent=1) + "\n")
 

@@ -168,7 +168,7 @@ def test_a_second_doorward_on_the_same_data_folder_is_refused(stack: Stack) -> N
     [
         ('[controls.check-token]\nmode = "off"', "settings-floor", "controls.check-token.mode"),
         ('[controls.check-origin]\nmode = "report"', "settings-floor", "controls.check-origin.mode"),
-        ('[identity]\nmode = "external"', "settings-not-available", "identity.mode"),
+        ('[identity]\nmode = "external"', "settings-invalid", "identity.mode"),
         ('[gateway.tls]\ncert = "x"', "settings-not-available", "gateway.tls"),
         ('[servers.s2]\nurl = "http://127.0.0.1:9/mcp"\ntls = { pin = ["sha256/x"] }', "settings-not-available", "tls"),
         ("[limits]\ncals = 5", "settings-unknown-key", "did you mean limits.calls"),

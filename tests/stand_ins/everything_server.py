@@ -17,6 +17,7 @@ import everything_tools as everything
 import mcp_types as types
 import uvicorn
 from everything_tools import Context
+from everything_words import IMAGE, PNG, form, resource, text
 from mcp.server import InitializationOptions, NotificationOptions, Server
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http import EventCallback, EventId, EventMessage, EventStore, StreamId
@@ -71,7 +72,7 @@ async def call_tool(ctx: Context, params: types.CallToolRequestParams) -> everyt
 
 RESOURCES = {
     "test://static-text": ("text/plain", "This is the content of the static text resource."),
-    "test://static-binary": ("image/png", everything.PNG),
+    "test://static-binary": ("image/png", PNG),
     "test://watched-resource": ("text/plain", "Watched resource content"),
 }
 TEMPLATE = ("test://template/", "/data")
@@ -159,27 +160,23 @@ async def get_prompt(
     content: list[dict[str, Any]]
     match params.name:
         case "test_simple_prompt":
-            content = [everything.text("This is a simple prompt for testing.")]
+            content = [text("This is a simple prompt for testing.")]
         case "test_prompt_with_arguments":
-            content = [
-                everything.text(
-                    f"Prompt with arguments: arg1='{given.get('arg1')}', arg2='{given.get('arg2')}'"
-                )
-            ]
+            content = [text(f"Prompt with arguments: arg1='{given.get('arg1')}', arg2='{given.get('arg2')}'")]
         case "test_prompt_with_embedded_resource":
-            body = everything.resource(
+            body = resource(
                 given.get("resourceUri", ""), "text/plain", "Embedded resource content for testing."
             )
-            content = [body, everything.text("Please process the embedded resource above.")]
+            content = [body, text("Please process the embedded resource above.")]
         case "test_prompt_with_image":
-            content = [everything.IMAGE, everything.text("Please analyze the image above.")]
+            content = [IMAGE, text("Please analyze the image above.")]
         case "test_input_required_result_prompt":
             about = (everything.given(params, "user_context") or {}).get("context")
             if about is None:
                 return everything.wants(
-                    {"user_context": everything.form("What context should the prompt use?", "context")}
+                    {"user_context": form("What context should the prompt use?", "context")}
                 )
-            content = [everything.text(f"The context is {about}.")]
+            content = [text(f"The context is {about}.")]
         case unknown:
             raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {unknown}")
     return types.GetPromptResult.model_validate(

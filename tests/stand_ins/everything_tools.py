@@ -8,18 +8,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import io
 import json
 import secrets
-import struct
-import wave
-import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import mcp_types as types
 from everything_eras import ask
+from everything_words import (
+    CHOICES,
+    DEFAULTS,
+    IMAGE,
+    RICH_SCHEMA,
+    ROOTS,
+    WAV,
+    form,
+    resource,
+    sample,
+    strings,
+    text,
+)
 from mcp.server import ServerRequestContext
 from mcp.server.subscriptions import InMemorySubscriptionBus, PromptsListChanged, ToolsListChanged
 from mcp.shared.exceptions import MCPError
@@ -39,38 +48,6 @@ HANDLERS: dict[str, Handler] = {}
 # -- small documents ------------------------------------------------------------------------------------------------
 
 
-def _red_pixel() -> str:
-    def part(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = part(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
-    pixel = part(b"IDAT", zlib.compress(b"\x00\xff\x00\x00"))
-    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + header + pixel + part(b"IEND", b"")).decode()
-
-
-def _silence() -> str:
-    data = io.BytesIO()
-    with wave.open(data, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(1)
-        sound.setframerate(8_000)
-        sound.writeframes(b"\x80" * 8)
-    return base64.b64encode(data.getvalue()).decode()
-
-
-PNG = _red_pixel()
-WAV = _silence()
-IMAGE = {"type": "image", "data": PNG, "mimeType": "image/png"}
-
-
-def text(value: str) -> dict[str, str]:
-    return {"type": "text", "text": value}
-
-
-def resource(uri: str, mime: str, value: str) -> dict[str, Any]:
-    return {"type": "resource", "resource": {"uri": uri, "mimeType": mime, "text": value}}
-
-
 def done(*content: dict[str, Any], failed: bool = False) -> types.CallToolResult:
     return types.CallToolResult.model_validate({"content": list(content), "isError": failed})
 
@@ -88,11 +65,6 @@ def tool(name: str, description: str, schema: dict[str, Any] | None = None) -> C
         return handler
 
     return keep
-
-
-def strings(*names: str, required: bool = True) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
-    return {**schema, "required": list(names)} if required else schema
 
 
 # -- content --------------------------------------------------------------------------------------------------------
@@ -133,29 +105,7 @@ async def greet(ctx: Context, params: types.CallToolRequestParams) -> Outcome:
 @tool(
     "json_schema_2020_12_tool",
     "Tool with JSON Schema 2020-12 features",
-    {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "$defs": {
-            "address": {
-                "$anchor": "addressDef",
-                "type": "object",
-                "properties": {"street": {"type": "string"}, "city": {"type": "string"}},
-            }
-        },
-        "properties": {
-            "name": {"type": "string"},
-            "address": {"$ref": "#/$defs/address"},
-            "contactMethod": {"type": "string", "enum": ["phone", "email"]},
-            "phone": {"type": "string"},
-            "email": {"type": "string"},
-        },
-        "allOf": [{"anyOf": [{"required": ["phone"]}, {"required": ["email"]}]}],
-        "if": {"properties": {"contactMethod": {"const": "phone"}}, "required": ["contactMethod"]},
-        "then": {"required": ["phone"]},
-        "else": {"required": ["email"]},
-        "additionalProperties": False,
-    },
+    RICH_SCHEMA,
 )
 async def rich_schema(ctx: Context, params: types.CallToolRequestParams) -> Outcome:
     return done(text(json.dumps(params.arguments, sort_keys=True)))
@@ -212,7 +162,10 @@ async def with_progress(ctx: Context, params: types.CallToolRequestParams) -> Ou
 
 @tool("test_reconnection", "Close the stream on the way; the result waits for the client to come back.")
 async def reconnection(ctx: Context, params: types.CallToolRequestParams) -> Outcome:
-    if ctx.close_sse_stream is not None:
+    if _is_modern(ctx):  # its way to let go of a request for a while: a state without questions
+        if unseal(params.request_state) != "begun":
+            return types.InputRequiredResult(request_state=seal("begun"))
+    elif ctx.close_sse_stream is not None:
         await ctx.close_sse_stream()
         await anyio.sleep(PAUSE)
     return done(text("Reconnection test completed successfully"))
@@ -272,37 +225,15 @@ def asks(name: str, description: str, properties: dict[str, Any]) -> None:
     tool(name, description)(answer)
 
 
-def titled(key: str, noun: str) -> dict[str, Any]:
-    ordinals = ("First", "Second", "Third")
-    return {key: [{"const": f"value{at}", "title": f"{word} {noun}"} for at, word in enumerate(ordinals, 1)]}
-
-
-OPTIONS = ["option1", "option2", "option3"]
 asks(
     "test_elicitation_sep1034_defaults",
     "Ask for all kinds of values with their defaults.",
-    {
-        "name": {"type": "string", "default": "John Doe"},
-        "age": {"type": "integer", "default": 30},
-        "score": {"type": "number", "default": 95.5},
-        "status": {"type": "string", "enum": ["active", "inactive", "pending"], "default": "active"},
-        "verified": {"type": "boolean", "default": True},
-    },
+    DEFAULTS,
 )
 asks(
     "test_elicitation_sep1330_enums",
     "Ask for all kinds of choices.",
-    {
-        "untitledSingle": {"type": "string", "enum": OPTIONS},
-        "titledSingle": {"type": "string", **titled("oneOf", "Option")},
-        "legacyEnum": {
-            "type": "string",
-            "enum": ["opt1", "opt2", "opt3"],
-            "enumNames": ["Option One", "Option Two", "Option Three"],
-        },
-        "untitledMulti": {"type": "array", "items": {"type": "string", "enum": OPTIONS}},
-        "titledMulti": {"type": "array", "items": titled("anyOf", "Choice")},
-    },
+    CHOICES,
 )
 
 
@@ -324,19 +255,6 @@ def unseal(state: str | None) -> Any:
     ):
         raise MCPError(types.INVALID_PARAMS, "The requestState is not ours")
     return json.loads(base64.urlsafe_b64decode(body))
-
-
-def form(message: str, field: str, kind: str = "string") -> dict[str, Any]:
-    schema = {"type": "object", "properties": {field: {"type": kind}}, "required": [field]}
-    return {"method": "elicitation/create", "params": {"message": message, "requestedSchema": schema}}
-
-
-def sample(question: str, tokens: int) -> dict[str, Any]:
-    messages = [{"role": "user", "content": text(question)}]
-    return {"method": "sampling/createMessage", "params": {"messages": messages, "maxTokens": tokens}}
-
-
-ROOTS: dict[str, Any] = {"method": "roots/list", "params": {}}
 
 
 def wants(requests: dict[str, Any], state: Any = None) -> types.InputRequiredResult:

@@ -49,6 +49,7 @@ class Ask:
             for name, _, value in (line.partition(":") for line in lines[1:] if line)
         ]
         self.fields = {name.lower(): value for name, value in self.lines}
+        self.session = ""  # the one that this request opened
         try:
             self.json: Any = json.loads(body) if body else None
         except ValueError:
@@ -295,6 +296,7 @@ class HttpUpstream:
                     base64.b32encode(f"{self.port}-{len(self.asks)}-{id(ask)}".encode()).decode().rstrip("=")
                 )
                 self.sessions.add(session)
+                ask.session = session
                 info = {"name": self.name, "version": "1"}
                 result = {
                     "protocolVersion": ask.params["protocolVersion"],

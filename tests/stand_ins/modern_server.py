@@ -15,15 +15,16 @@ import uvicorn
 from everything_eras import OneEra
 from everything_server import SERVER
 from everything_tools import Context, Outcome
+from everything_words import strings, text
 from mcp.server.subscriptions import ResourceUpdated
 
 STOPPED: list[str] = []
 
 
-@everything.tool("touch", "Say that a resource has changed.", everything.strings("uri"))
+@everything.tool("touch", "Say that a resource has changed.", strings("uri"))
 async def touch(ctx: Context, params: types.CallToolRequestParams) -> Outcome:
     await everything.BUS.publish(ResourceUpdated(uri=(params.arguments or {})["uri"]))
-    return everything.done(everything.text("touched"))
+    return everything.done(text("touched"))
 
 
 @everything.tool("wait", "Wait until somebody cancels.")
@@ -36,7 +37,7 @@ async def wait(ctx: Context, params: types.CallToolRequestParams) -> Outcome:
 
 @everything.tool("stopped", "How many waits were cancelled.")
 async def stopped(ctx: Context, params: types.CallToolRequestParams) -> Outcome:
-    return everything.done(everything.text(str(len(STOPPED))))
+    return everything.done(text(str(len(STOPPED))))
 
 
 async def main(port: int) -> None:

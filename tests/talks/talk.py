@@ -130,8 +130,9 @@ class Ear:
 class PlayedLink:
     """A link to a server that a test plays: answers come from ``server.on``."""
 
-    def __init__(self, server: PlayedServer, principal: str) -> None:
+    def __init__(self, server: PlayedServer, principal: str, era: str = "modern") -> None:
         self.server = server
+        self.era = era
         self.principal = principal
         self.closed_by_us = False
         self.listeners: list[Any] = []
@@ -149,7 +150,14 @@ class PlayedLink:
             sink.done()
         elif message.kind != "request":
             sink.done()
-        return lambda: self.cancelled.append(message)
+        return lambda: self.cancel(message)
+
+    def cancel(self, message: Any) -> None:
+        """Nobody waits for a request: in the older era the server is told so by a message."""
+        self.cancelled.append(message)
+        if self.era == "legacy" and message.kind == "request":
+            told = {"method": "notifications/cancelled", "params": {"requestId": message.id}}
+            self.server.seen.append(parse_message(msgspec.json.encode({"jsonrpc": "2.0", **told})))
 
     def listen(self, last_event_id: str, sink: Any) -> Callable[[], None]:
         self.listeners.append(sink)
@@ -180,7 +188,7 @@ class PlayedServer:
     def link(self, principal: str, era: str, version: str, capabilities: Any, ready: Any) -> None:
         if self.era not in ("both", era):
             return ready(UpstreamError("upstream-era", "The protected server speaks the other era."))
-        link = PlayedLink(self, principal)
+        link = PlayedLink(self, principal, era)
         self.links.append(link)
         return ready(link)
 
@@ -245,6 +253,7 @@ class Talk:
         seal_key: bytes = b"k" * 32,
         relay: Any = None,
         extra_controls: tuple[Any, ...] = (),
+        judge_of: Any = None,
         bridge: bool = False,
     ) -> None:
         """``bridge``: the servers are reached as the real gateway does, in the era that they speak."""
@@ -253,14 +262,18 @@ class Talk:
         self.keys = KeySet.generate()
         self.journal = MemoryJournal()
         ids = EventIds()
-        self.recorder = Recorder(self.journal, b"d" * 32, "test/w0", self.clock, ids)
+        self.recorder = Recorder(self.journal, b"d" * 32, "test/w0", self.clock, ids, URL)
         self.table = SessionTable(SessionSeal(seal_key), Seat(worker, b"incarnat"), self.clock)
         self.freshness = Freshness(self.clock)
         specs = {
             name: ServerSpec(name=name, url=f"http://127.0.0.1:1/{name}", allow_requests=allow_requests)
             for name in servers
         }
-        judge = TokenJudge(self.keys.jwks(), URL, self.clock, accepts_created=True)
+        judge = (
+            judge_of(self)
+            if judge_of
+            else TokenJudge(self.keys.jwks(), URL, self.clock, accepts_created=True)
+        )
         policy = PolicyEngine(roles or {"user": EVERYTHING}, policies, tuple(servers))
         host = "127.0.0.1:8808"
         controls = [

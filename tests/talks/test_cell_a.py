@@ -117,6 +117,19 @@ def test_a_server_that_refuses_the_handshake_is_asked_in_the_other_era(code: int
     assert server.methods().count("initialize") == 1, "the second session knows"
 
 
+def test_a_server_that_answers_the_handshake_with_the_newer_version_is_asked_in_its_era() -> None:
+    server = modern_only()
+    server.era = "both"
+    info = {"name": "s", "version": "1"}
+    server.answers["initialize"] = {
+        "result": {"protocolVersion": "2026-07-28", "capabilities": {}, "serverInfo": info}
+    }
+    talk = talk_with(server)
+    assert call(talk, talk.open("time")).json["result"]["content"]
+    decided = [one for one in talk.journal.entries if one["record"] == "decision"]
+    assert decided[-1]["cell"] == "legacy-modern"
+
+
 def test_a_server_of_neither_era_keeps_its_own_refusal() -> None:
     server = PlayedServer("legacy")
     server.answers["initialize"] = {"error": {"code": -32000, "message": "closed today"}}
@@ -216,9 +229,13 @@ def test_a_client_that_fails_to_answer_ends_the_call() -> None:
 
 def test_rounds_are_counted() -> None:
     server = modern_only()
-    server.answers["tools/call"] = asking(*[{"requestState": str(n)} for n in range(20)])
+    server.answers["tools/call"] = asking(*[{"inputRequests": {"r": ROOTS}} for _ in range(20)])
     talk = talk_with(server)
-    assert call(talk, talk.open("time")).json["result"]["isError"] is True
+    session = talk.open("time", capabilities=ABLE)
+    ear = call(talk, session)
+    for number in range(7):
+        reply(talk, session, ear.messages()[number], {"result": {"roots": []}})
+    assert ear.messages()[-1]["result"]["isError"] is True
     assert len(calls(server)) == 8
 
 

@@ -273,6 +273,24 @@ async def test_requests_beyond_the_places_wait_and_beyond_the_queue_fail() -> No
     assert server.connections == 1
 
 
+async def test_an_exchange_that_waits_for_somebody_makes_room_and_keeps_its_deadline() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server = ScriptedServer([head, OK])
+    async with pool_to(server, PoolCaps(in_flight=1, holds=1, response_seconds=0.5)) as pool:
+        asking, following = Collector(), Collector()
+        exchange = pool.send(HEAD, b"{}", asking)
+        pool.send(HEAD, b"{}", following)
+        await until(lambda: asking.head)
+        assert following.ends == 0, "there is one place"
+        exchange.linger()
+        exchange.linger()  # asks once more: nothing is counted twice
+        assert (await following.finished()).error is None
+        assert (await asking.finished()).error is not None
+        assert asking.error is not None and asking.error.code == "upstream-timeout"
+        assert (await ask(pool)).error is None
+        assert not pool.is_busy
+
+
 async def test_a_wait_for_a_place_has_an_end() -> None:
     server = ScriptedServer([b""])
     async with pool_to(server, PoolCaps(in_flight=1, response_seconds=0.05)) as pool:

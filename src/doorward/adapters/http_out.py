@@ -92,6 +92,11 @@ class Exchange:
         if self.wire is not None and not self.over:
             self.wire.resume()
 
+    def linger(self) -> None:
+        """Make room for others: this response waits for somebody. Its deadline stays as it is."""
+        if self.wire is not None and not self.over:
+            self.wire.linger()
+
     def finish(self) -> HttpSink:
         """The exchange is over; the sink gets its last call from the caller and is then forgotten."""
         sink = self.sink
@@ -166,6 +171,11 @@ class HttpPool:
             self._refuse(exchange)
         return exchange
 
+    @property
+    def is_busy(self) -> bool:
+        """True while a request other than a held stream has not had its whole response."""
+        return self._busy > 0
+
     def close(self) -> None:
         """Break every connection; what is under way fails."""
         self._closed = True
@@ -205,7 +215,17 @@ class HttpPool:
             self._idle.append(wire)
         if exchange.hold:
             self._holds -= 1
-            return
+        else:
+            self._leave_place()
+
+    def linger(self, exchange: Exchange) -> None:
+        """``exchange`` waits for somebody, so that it counts among the streams that may stay silent for long."""
+        if not exchange.hold and self._holds < self.caps.holds:
+            exchange.hold = True
+            self._holds += 1
+            self._leave_place()
+
+    def _leave_place(self) -> None:
         self._busy -= 1
         while self._waiting:
             following = self._waiting.popleft()

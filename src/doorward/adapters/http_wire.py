@@ -70,6 +70,11 @@ class ServerWire(asyncio.Protocol):
             self._stopped = False
             self.transport.resume_reading()
 
+    def linger(self) -> None:
+        """The exchange under way waits for somebody."""
+        if self._exchange is not None:
+            self._pool.linger(self._exchange)
+
     def abort(self) -> None:
         """Close at once and give the exchange's place back, without a word to its sink."""
         exchange = self._exchange

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from doorward.app.trust import keys_of, scopes_of, trusts_of, withdrawn_of
 from doorward.base.clock import Clock
 from doorward.controls.ask_policy import AskPolicy
 from doorward.controls.bind_session import BindSession
@@ -21,6 +22,7 @@ from doorward.controls.scope_cache import ScopeCache
 from doorward.controls.seal_state import SealState
 from doorward.gateway.pipeline import Placed
 from doorward.identity.clients import OWN
+from doorward.identity.foreign_judge import Ask, ForeignJudge, TokenMemory
 from doorward.identity.grants import CLIENT_SUBJECT
 from doorward.identity.metadata import issuer_of
 from doorward.identity.tokens import TokenJudge
@@ -45,9 +47,22 @@ def mode_of(settings: Settings, slug: str) -> Mode:
     return found.mode if found is not None else "enforce"
 
 
-def _judge(settings: Settings, payload: dict[str, Any], clock: Clock) -> TokenJudge | None:
+def _judge(
+    settings: Settings, payload: dict[str, Any], clock: Clock, memory: TokenMemory, ask: Ask | None
+) -> TokenJudge | ForeignJudge | None:
     if settings.identity.mode == "off":
         return None
+    if settings.identity.mode == "external":
+        keys = keys_of(payload)
+        return ForeignJudge(
+            trusts_of(settings),
+            keys,
+            clock,
+            payload["revoked"],
+            withdrawn=withdrawn_of(payload),
+            memory=memory,
+            ask=ask,
+        )
     return TokenJudge(
         payload["jwks"],
         issuer_of(settings.gateway.public_url),
@@ -56,6 +71,7 @@ def _judge(settings: Settings, payload: dict[str, Any], clock: Clock) -> TokenJu
         users=accounts_of(settings),
         is_brokered=settings.identity.mode == "broker",
         accepts_created=settings.gateway.profile in _OPEN_PROFILES,
+        budget=memory.budget,
     )
 
 
@@ -90,8 +106,15 @@ def build_controls(
     counters: Counters,
     clock: Clock,
     pins: Pins,
+    *,
+    memory: TokenMemory | None = None,
+    ask: Ask | None = None,
 ) -> tuple[list[Placed], LimitRate]:
-    """All controls in order, with their modes; and the limits apart, for the check by peer address."""
+    """All controls in order, with their modes; and the limits apart, for the check by peer address.
+
+    ``memory`` is what the judge of tokens knows beyond a snapshot, ``ask`` how it asks the supervisor.
+    """
+    judge = _judge(settings, payload, clock, memory or TokenMemory(clock), ask)
     gateway = settings.gateway
     public = urlsplit(gateway.public_url)
     origin = f"{public.scheme}://{public.netloc}"
@@ -101,7 +124,7 @@ def build_controls(
             allowed_hosts(gateway.listen, public.netloc, gateway.hosts, public.scheme),
             allowed_origins(gateway.listen, origin, gateway.origins),
         ),
-        CheckToken: CheckToken(_judge(settings, payload, clock), gateway.public_url),
+        CheckToken: CheckToken(judge, gateway.public_url, " ".join(scopes_of(settings))),
         CheckHead: CheckHead(settings.limits.body_bytes),
         BindSession: BindSession(),
         CheckShape: CheckShape(),

@@ -24,6 +24,7 @@ from doorward.adapters.shared_counters import SharedCounters
 from doorward.adapters.stdio_link import StdioUpstream
 from doorward.app.controls import accounts_of, build_controls, build_policy
 from doorward.app.documents import documents_of
+from doorward.app.trust import trusts_of, withdrawn_of
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, StoreError
 from doorward.base.ids import EventIds
@@ -48,13 +49,16 @@ from doorward.gateway.sessions import Seat, SessionSeal, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
 from doorward.gateway.states import StateSeal
 from doorward.gateway.web import WebDoor
+from doorward.identity.foreign_judge import TokenMemory
+from doorward.identity.metadata import issuer_of
 from doorward.identity.principal import Principal
+from doorward.identity.trust import TrustedIssuer
 from doorward.settings import Settings
 
 _ENDLESS = frozenset({"subscriptions/listen"})  # ends when somebody ends it
 _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
-_WEB_SECONDS = 30.0
+_ASK_SECONDS = 30.0
 _PRESENT_SECONDS = 10.0
 
 
@@ -75,6 +79,7 @@ class ClientFace(Protocol):
 
 
 OpenFace = Callable[[Gateway, Outbox, FactBook], Awaitable[ClientFace]]
+_GOODBYE_SECONDS = 1.0
 
 
 class DataPlane:
@@ -105,6 +110,9 @@ class DataPlane:
         self._pools: dict[tuple[str, int, bool], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._tokens = TokenMemory(self._clock)
+        self._trusts: dict[str, TrustedIssuer] = {}
+        self._withdrawn: dict[tuple[str, str], float] = {}
         self._accounts: dict[str, frozenset[str]] = {}
         self._limits: LimitRate | None = None
         self._placed: list[Placed] = []
@@ -129,14 +137,21 @@ class DataPlane:
         await self._ledger.start()
         self._outbox = Outbox(loop, self._ledger.flush, self._failed)
         self._deadlines = Deadlines(loop)
-        self._recorder = Recorder(self._ledger, payload["digest_key"], origin, self._clock, self._ids)
+        self._recorder = Recorder(
+            self._ledger,
+            payload["digest_key"],
+            origin,
+            self._clock,
+            self._ids,
+            issuer_of(settings.gateway.public_url),
+        )
         self._counters = SharedCounters.attach(self._counters_fd, self._index)
         seal = SessionSeal(payload["session_key"])
         seat = Seat(self._index, self._incarnation)
         self.table = SessionTable(seal, seat, self._clock)
         self._states = StateSeal(payload["session_key"], seat, self._clock)
         snapshot = self._build(payload, settings)
-        self._access_check(settings, snapshot.desk)
+        self._access_check(payload, settings, snapshot.desk)
         self.gateway = Gateway(
             snapshot=snapshot,
             table=self.table,
@@ -192,6 +207,9 @@ class DataPlane:
         self.table.close()
         for _, _, upstream in self._upstreams.values():
             upstream.close()
+        goodbyes = min(until, loop.time() + _GOODBYE_SECONDS)  # servers are told that their sessions are over
+        while any(pool.is_busy for pool in self._pools.values()) and loop.time() < goodbyes:
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
         await self._listener.drain(max(until - loop.time(), _BREAK_SECONDS))
 
     def _has_calls(self) -> bool:
@@ -224,7 +242,7 @@ class DataPlane:
         self._listener.forget_heads()
         self.table.settings_changed()
         revoked = frozenset(payload["revoked"])
-        lost = self._access_check(settings, snapshot.desk)
+        lost = self._access_check(payload, settings, snapshot.desk)
         self.table.drop_where(
             # What a session has with a server that changed or went cannot be carried over: its client begins anew.
             lambda session: (
@@ -241,14 +259,23 @@ class DataPlane:
             elif lost(call.principal, getattr(exchange.link, "servers", (call.server,))):
                 exchange.stop("The access of this caller has changed.")
 
-    def _access_check(self, settings: Settings, desk: Desk) -> Callable[[Principal, Iterable[str]], bool]:
+    def _access_check(
+        self, payload: dict[str, Any], settings: Settings, desk: Desk
+    ) -> Callable[[Principal, Iterable[str]], bool]:
         """Who may no longer hear what a server says on streams that were opened before these settings."""
         before = self._accounts
         self._accounts = {name: frozenset(roles) for name, roles in accounts_of(settings).items()}
         # Their roles are as their token was judged then: the next request finds out what they are now.
         changed = {name for name, roles in before.items() if self._accounts.get(name) != roles}
+        trusted, self._trusts = self._trusts, {one.issuer: one for one in trusts_of(settings)}
+        earlier, self._withdrawn = self._withdrawn, withdrawn_of(payload)
+        left = {who for who, before in self._withdrawn.items() if earlier.get(who) != before}
+        moved = {name for name, trust in trusted.items() if self._trusts.get(name) != trust}
         return lambda who, servers: (
-            who.subject in changed or not all(desk.may_use_server(who, name) for name in servers)
+            who.subject in changed
+            or who.issuer in moved
+            or (who.issuer, who.subject) in left
+            or not all(desk.may_use_server(who, name) for name in servers)
         )
 
     def _addresses(self) -> Addresses:
@@ -258,7 +285,16 @@ class DataPlane:
 
     def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
         policy = build_policy(settings, payload.get("policies") or {})
-        placed, limits = build_controls(settings, payload, policy, self._counters, self._clock, self.pins)
+        placed, limits = build_controls(
+            settings,
+            payload,
+            policy,
+            self._counters,
+            self._clock,
+            self.pins,
+            memory=self._tokens,
+            ask=self._ask,
+        )
         if self._limits is not None:
             limits.adopt(self._limits)
         self._limits = limits
@@ -363,9 +399,14 @@ class DataPlane:
     # -- pages of the supervisor's offices ----------------------------------------------------------------------
 
     def _ask_web(self, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
+        self._ask("web", payload, then)
+
+    def _ask(self, topic: str, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
+        """Ask the supervisor; ``then`` gets None where it cannot answer."""
+
         async def asking() -> None:
             try:
-                found = await self._peer.ask("web", payload, timeout_seconds=_WEB_SECONDS)
+                found = await self._peer.ask(topic, payload, timeout_seconds=_ASK_SECONDS)
             except DoorwardError:
                 found = None
             then(found)
@@ -406,6 +447,8 @@ class DataPlane:
             "sessions": len(self.table),
             "streams": self.table.streams_count() + len(self._live),
             "connections": len(self._listener.faces),
+            "crossed_sessions": sum(one[2].crossed_count for one in self._upstreams.values()),
+            "parked_calls": sum(one[2].parked_count for one in self._upstreams.values()),
             "ledger_ok": self.ledger_ok,
             "ledger_unsigned_seconds": self._ledger.unsigned_seconds,
             "generation": self.gateway.snapshot.generation,

@@ -16,6 +16,7 @@ from doorward.catalogue.changes import changes_between
 from doorward.catalogue.definition import pin_of
 from doorward.catalogue.pins import Change, Item, PinBook, Row, Scanned, row_of
 from doorward.console.acts import Act, Asked
+from doorward.detect.definition import report_on
 from doorward.gateway.routes import join_name, join_uri
 from doorward.identity.principal import subject_of
 from doorward.protocol.json_door import parse_json
@@ -43,9 +44,10 @@ class Presented(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     items: list[tuple[str, bytes]]
 
 
-def scan_nothing(kind: str, definition: Any) -> Scanned:  # noqa: ARG001 - the shape of a scan
-    """Find nothing."""
-    return Scanned()
+def scan(kind: Any, definition: Any) -> Scanned:
+    """What the poisoning scan finds in one definition."""
+    report = report_on(kind, definition)
+    return Scanned(report.verdict, tuple(msgspec.to_builtins(finding) for finding in report.findings))
 
 
 class Definitions(Office):
@@ -53,9 +55,9 @@ class Definitions(Office):
 
     name = "pins"
 
-    def __init__(self, supervisor: Supervisor, scan: Scan = scan_nothing) -> None:
+    def __init__(self, supervisor: Supervisor, look: Scan = scan) -> None:
         super().__init__(supervisor)
-        self._scan = scan
+        self._scan = look
         self._book = PinBook()
         self._turn = asyncio.Lock()  # one batch after the other: what is written down is what was decided
 

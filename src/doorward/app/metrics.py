@@ -33,6 +33,18 @@ METRICS: tuple[Series, ...] = (
     Series("doorward_sessions", "gauge", ("worker",), "Sessions of the eras up to 2025-11-25."),
     Series("doorward_streams", "gauge", ("worker",), "Event streams and calls under way."),
     Series("doorward_connections", "gauge", ("worker",), "Open client connections."),
+    Series(
+        "doorward_crossed_sessions",
+        "gauge",
+        ("worker",),
+        "Sessions at servers of the eras up to 2025-11-25 that clients of 2026-07-28 share.",
+    ),
+    Series(
+        "doorward_parked_calls",
+        "gauge",
+        ("worker",),
+        "Calls that wait for their callers' answers to a question.",
+    ),
     Series("doorward_ledger_ok", "gauge", ("worker",), "1 while a worker's log can be written."),
     Series(
         "doorward_ledger_unsigned_seconds",
@@ -74,6 +86,8 @@ _PER_WORKER = {
     "doorward_sessions": "sessions",
     "doorward_streams": "streams",
     "doorward_connections": "connections",
+    "doorward_crossed_sessions": "crossed_sessions",
+    "doorward_parked_calls": "parked_calls",
     "doorward_ledger_ok": "ledger_ok",
     "doorward_ledger_unsigned_seconds": "ledger_unsigned_seconds",
 }

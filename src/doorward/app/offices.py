@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from doorward.app.authorization import Authorization
 from doorward.app.definitions import Definitions
+from doorward.app.issuers import Issuers
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
+from doorward.app.withdrawals import Withdrawals
 from doorward.base.errors import CallerError, DoorwardError
 from doorward.console.acts import Act
 
@@ -26,9 +28,12 @@ _log = logging.getLogger("doorward.offices")
 
 def offices_of(supervisor: Supervisor) -> list[Office]:
     """Every office there is. One line for each, with the reason where its place matters."""
+    issuers = Issuers(supervisor)
     return [
         Notary(supervisor),
         Authorization(supervisor),
+        issuers,
+        Withdrawals(supervisor, issuers),
         Definitions(supervisor),
     ]
 

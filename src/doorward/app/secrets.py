@@ -38,6 +38,9 @@ def _references(settings: Settings) -> Iterator[tuple[str, SecretReference]]:
             yield f"identity.clients[{index}].secret", client.secret
     if settings.identity.broker.secret is not None:
         yield "identity.broker.secret", settings.identity.broker.secret
+    for index, one in enumerate(settings.identity.issuers):
+        if one.introspection is not None:
+            yield f"identity.issuers[{index}].introspection.client_secret", one.introspection.client_secret
 
 
 def leave_environment(settings: Settings) -> None:

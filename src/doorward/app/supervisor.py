@@ -37,6 +37,8 @@ from doorward.settings import Loaded, check_hot_change, load
 if TYPE_CHECKING:
     from doorward.adapters.state import State
     from doorward.adapters.stdio_pool import StdioPool
+    from doorward.base.secret import Secret
+    from doorward.catalogue.server import SecretReference
 
 _log = logging.getLogger("doorward.supervisor")
 _TICK_SECONDS = 0.5
@@ -361,6 +363,10 @@ class Supervisor:
             for worker in self.workers.values():
                 worker.peer.tell("tick", {"generation": self.generation})
             await asyncio.sleep(_TICK_SECONDS)
+
+    def secret(self, reference: SecretReference, where: str) -> Secret:
+        """What a reference of the settings leads to. Raises: OperatorError."""
+        return self._secrets.resolve(reference, where)
 
     # -- what workers ask ---------------------------------------------------------------------------------------
 

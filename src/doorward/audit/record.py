@@ -93,7 +93,7 @@ class Records:
         return self._second_text + _MILLISECONDS[int((at - second) * 1000)]
 
     def _constant(self, key: tuple[str, ...]) -> str:
-        era, cell, tenant, principal, client, server, method, item, session, address, pin = key
+        era, cell, tenant, principal, client, server, method, item, session, address, pin, issuer = key
         if item and (method.startswith("resources/") or "://" in item):
             item = strip_uri(item, self._key)
         members = {
@@ -101,6 +101,7 @@ class Records:
             "kind": "call",
             "era": era,
             **({"cell": cell} if cell else {}),
+            **({"issuer": tidy(issuer)} if issuer else {}),
             "tenant": tidy(tenant),
             "principal": tidy(principal),
             "client": tidy(client),
@@ -133,6 +134,7 @@ class Records:
         address: str = "",
         pin: str = "",
         cell: str = "",
+        issuer: str = "",
         request_digest: str = "",
         trace: str = "",
         verdict: str = "allow",
@@ -146,7 +148,7 @@ class Records:
 
         ``event`` and ``request_digest`` are ours; ``at`` is Unix seconds.
         """
-        key = (era, cell, tenant, principal, client, server, method, item, session, address, pin)
+        key = (era, cell, tenant, principal, client, server, method, item, session, address, pin, issuer)
         constant = self._parts.get(key) or self._constant(key)
         rest = ""
         if verdict != "allow" or control or trace or notes or reason or code or http_status:
@@ -161,7 +163,7 @@ class Records:
     def allowed(self, key: tuple[str, ...], event: str, at: float, request_digest: str) -> bytes:
         """The record of a call that nothing was said against: what ``decision`` writes, for most calls.
 
-        ``key``: era, cell, tenant, principal, client, server, method, item, session, address and pin.
+        ``key``: era, cell, tenant, principal, client, server, method, item, session, address, pin and issuer.
         """
         constant = self._parts.get(key) or self._constant(key)
         return (
@@ -243,6 +245,7 @@ class Records:
         at: float,
         method: str,
         verdict: str = "note",
+        issuer: str = "",
         tenant: str = "",
         principal: str = "",
         client: str = "",
@@ -267,6 +270,7 @@ class Records:
             "time": self._time(at),
             "log": self.log,
             "kind": kind,
+            **({"issuer": tidy(issuer)} if issuer else {}),
             "tenant": tidy(tenant),
             "principal": tidy(principal),
             "client": tidy(client),
@@ -294,7 +298,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 _ROW: dict[str, Any] = {
-    "event": "", "time": "", "log": "", "seq": [], "kind": "call", "era": None, "cell": "", "tenant": "", "principal": "",
+    "event": "", "time": "", "log": "", "seq": [], "kind": "call", "era": None, "cell": "", "issuer": "", "tenant": "", "principal": "",
     "client": "", "server": "", "method": "", "item": "", "pin": "", "verdict": "", "control": "", "reason": "",
     "code": None, "http_status": None, "outcome": None, "upstream_requests": None, "request_digest": "",
     "response_digest": "", "duration_us": None, "trace": "", "session": "", "address": "", "notes": [],

@@ -7,13 +7,13 @@ import resource
 import socket
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, OperatorError
@@ -38,6 +38,25 @@ class Line(msgspec.Struct, frozen=True):
     about: Literal["machine", "settings"] = "machine"
 
 
+doctor_app = App(name="doctor", help="Say in plain words what is wrong with this machine or the settings.")
+doctor_app.command(
+    "doorward.cli.doctor_oauth:oauth",
+    name="oauth",
+    help="Say what does not fit between a server, its issuers and a token.",
+)
+
+
+def print_lines(lines: Sequence[Line], *, as_json: bool) -> None:
+    """One line each, or all as one document."""
+    if as_json:
+        print_json(lines)
+        return
+    for line in lines:
+        mark = paint(line.state.ljust(4), _COLOUR[line.state])
+        sys.stdout.write(f"{mark}  {line.name}: {printable(line.what)}\n")
+
+
+@doctor_app.default
 def doctor(
     *,
     as_json: Annotated[bool, Parameter(name="--json", help="One JSON document.", negative="")] = False,
@@ -45,12 +64,7 @@ def doctor(
 ) -> int:
     """Say in plain words what is wrong with this machine or the settings."""
     lines = list(_look(config))
-    if as_json:
-        print_json(lines)
-    else:
-        for line in lines:
-            mark = paint(line.state.ljust(4), _COLOUR[line.state])
-            sys.stdout.write(f"{mark}  {line.name}: {printable(line.what)}\n")
+    print_lines(lines, as_json=as_json)
     bad = {line.about for line in lines if line.state == "fail"}
     if "machine" in bad:
         return ENVIRONMENT
@@ -81,6 +95,8 @@ def _look(config: Path | None) -> Iterator[Line]:
     yield _port("gateway.listen", settings.gateway.listen, running=running)
     yield _port("admin.listen", settings.admin.listen, running=running)
     yield from _secrets(settings)
+    if running and settings.identity.issuers:
+        yield from _issuers(data_dir)
     yield from _packages(settings, data_dir)
 
 
@@ -167,6 +183,23 @@ def _is_running(data_dir: Path) -> bool:
     return True
 
 
+def _issuers(data_dir: Path) -> Iterator[Line]:
+    """Whether the Doorward that runs has the keys of the issuers that it trusts."""
+    from doorward.adapters.admin_client import AdminClient
+
+    marks: dict[str, State] = {"ok": "ok", "degraded": "warn"}
+    try:
+        found = AdminClient(data_dir, seconds=2.0).get("/api/v1/issuers")
+    except OperatorError as error:
+        yield Line("issuers", "warn", error.tell)
+        return
+    for one in found:
+        wrong = one["error"]
+        why = f"; {wrong['tell']}" if wrong else ""
+        what = f"{one['state']}, {len(one['keys'])} keys that count until {one['until'] or 'they are fetched'}{why}"
+        yield Line(f"issuer {one['issuer']}", marks.get(one["state"], "fail"), what, "settings")
+
+
 def _port(name: str, listen: str, *, running: bool) -> Line:
     from doorward.settings_common import split_listen
 
@@ -193,6 +226,11 @@ def _secrets(settings: Settings) -> Iterator[Line]:
         for key, value in (*spec.env.items(), ("credentials", spec.credentials.value)):
             if isinstance(value, SecretReference):
                 yield _tried(f"secret of servers.{name}.{key}", "found", partial(resolve, value))
+
+    for index, one in enumerate(settings.identity.issuers):
+        if one.introspection is not None:
+            where = f"identity.issuers[{index}].introspection.client_secret"
+            yield _tried(f"secret of {where}", "found", partial(resolve, one.introspection.client_secret))
 
 
 def _packages(settings: Settings, data_dir: Path) -> Iterator[Line]:

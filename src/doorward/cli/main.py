@@ -32,12 +32,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Run Doorward before two real MCP servers, with proof and how to connect.",
     ),
     "doctor": (
-        "doorward.cli.doctor:doctor",
+        "doorward.cli.doctor:doctor_app",
         "Say in plain words what is wrong with this machine or the settings.",
     ),
     "import": (
         "doorward.cli.import_:import_",
         "Show the MCP servers of this machine's clients, and put Doorward before them.",
+    ),
+    "inspect": (
+        "doorward.cli.inspect:inspect",
+        "Look for injected instructions in texts from standard input.",
     ),
     "login-link": (
         "doorward.cli.login_link:login_link",
@@ -48,6 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Attack a Doorward of one's own, and see what each control stops.",
     ),
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
+    "scan": ("doorward.cli.scan:scan", "Look for poisoned definitions in saved lists of tools."),
     "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
     "tools": ("doorward.cli.tools:tools", "Look at what servers offer, and approve or reject it."),

@@ -62,6 +62,7 @@ def routes_of(settings: Settings) -> list[dict[str, Any]]:
             )
             for name in ("", *settings.servers)
         ]
+    if settings.identity.mode not in ("off", "external"):
         rows += [
             _row("/.well-known/oauth-authorization-server", "authorization server metadata"),
             _row("/.well-known/openid-configuration", "authorization server metadata"),
@@ -80,6 +81,8 @@ def routes_of(settings: Settings) -> list[dict[str, Any]]:
             rows.append(_row("/oauth/device_authorization", "sign-in of devices"))
         if settings.identity.registration.dynamic:
             rows.append(_row("/oauth/register", "registration of OAuth clients"))
+    if any(one.events_audience for one in settings.identity.issuers):
+        rows.append(_row("/oauth/events", "security events of issuers"))
     return [*rows, _row("/healthz", "health"), _row("/readyz", "readiness")]
 
 

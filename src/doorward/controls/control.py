@@ -7,7 +7,7 @@ Hooks are plain functions; one that truly has to wait returns an awaitable of it
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -65,10 +65,12 @@ class Head(RequestHead):
     __slots__ = (
         "accepts_json",
         "accepts_stream",
+        "address",
         "expires_at",
         "generation",
         "is_web",
         "notes",
+        "pending",
         "principal",
         "refusal",
         "resource",
@@ -85,6 +87,9 @@ class Head(RequestHead):
         self.is_web = False  # a page of ours below /oauth or /connect
         self.resource = ""  # the OAuth resource of this endpoint, from configuration only
         self.principal: Principal | None = None  # set by check-token
+        self.address = ""  # where the request comes from that is being judged now
+        # Set by check-token where somebody must be asked first; calls back when the head can be judged again.
+        self.pending: Callable[[Callable[[], None]], None] | None = None
         self.accepts_json = False
         self.accepts_stream = False
         # Kept by the front on behalf of all requests with these bytes:

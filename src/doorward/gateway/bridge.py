@@ -39,7 +39,7 @@ class BridgedUpstream:
     def __init__(self, inner: Upstream, name: str, book: ParkBook, later: Later) -> None:
         """``book`` is for calls that wait for a modern client's answer to a legacy server's question."""
         self._inner = inner
-        self._modern_servers = ModernServers(inner)
+        self._modern_servers = ModernServers(inner, later)
         self._crossings = Crossings(inner, book, later, self._failed)
         self._is_legacy_only = False  # until it fails as one
 
@@ -55,6 +55,9 @@ class BridgedUpstream:
         self._modern_servers.link(principal, version, capabilities, ready)
 
     def _link_modern(self, principal: str, version: str, capabilities: dict[str, Any], ready: Ready) -> None:
+        if self._is_legacy_only and (known := self._crossings.known(principal, capabilities)) is not None:
+            return ready(known)
+
         def found(link: Link | UpstreamError) -> None:
             if not isinstance(link, UpstreamError) or link.code != WRONG_ERA:
                 return ready(link)
@@ -67,6 +70,16 @@ class BridgedUpstream:
         if self._is_legacy_only:
             return self._crossings.find(principal, capabilities, crossed)
         return self._inner.link(principal, "modern", version, capabilities, found)
+
+    @property
+    def crossed_count(self) -> int:
+        """Sessions at the server that modern clients share."""
+        return len(self._crossings)
+
+    @property
+    def parked_count(self) -> int:
+        """Calls at the server that wait for their callers."""
+        return self._crossings.parked_count
 
     def _failed(self, _: UpstreamError) -> None:
         """A handshake with a legacy server failed: the next request probes again."""

@@ -6,21 +6,25 @@ something casts doubt on it. A server that knows the handshake gets its own link
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from doorward.base.errors import UpstreamError
 from doorward.gateway.cell_a_call import BridgedCall, Reach
 from doorward.gateway.cell_a_listen import Subscriptions
-from doorward.gateway.ports import Cancel, Link, Sink, Upstream
+from doorward.gateway.ports import Cancel, Later, Link, Sink, Upstream, never
 from doorward.protocol import cell_a, codes, envelope
 from doorward.protocol.message import Message, MessageId
 
+_log = logging.getLogger("doorward.upstream")
 Ready = Callable[[Link | UpstreamError], None]
 _WRONG_ERA = "upstream-era"
 _STATUSES = frozenset({"upstream-status", "upstream-media-type", "upstream-no-answer"})
 # After these nobody can be sure any more which era the server speaks.
 _DOUBTS = frozenset({_WRONG_ERA, *_STATUSES, "upstream-malformed"})
+SILENCE_SECONDS = 1.0
+POLLING_VERSION = "2025-11-25"  # the first whose clients know streams that are closed on the way (SEP-1699)
 # What the modern era has no word for: tasks of the core are another thing than tasks of the extension.
 _UNSPEAKABLE = frozenset({"tasks/get", "tasks/result", "tasks/list", "tasks/cancel"})
 
@@ -29,11 +33,18 @@ def _nothing() -> None:
     """Cancel what is over."""
 
 
+def _names_newer_era(message: Message) -> bool:
+    """True for a handshake that was answered with a version of the era that has none: the server does not know it."""
+    result = message.value.get("result")
+    return isinstance(result, dict) and result.get("protocolVersion") in codes.MODERN_VERSIONS
+
+
 class ModernServers:
     """One upstream's memory of its era, and the links of legacy clients to it."""
 
-    def __init__(self, inner: Upstream) -> None:
+    def __init__(self, inner: Upstream, later: Later = never) -> None:
         self._inner = inner
+        self._later = later
         self._is_modern_only = False
 
     def link(self, principal: str, version: str, capabilities: dict[str, Any], ready: Ready) -> None:
@@ -62,7 +73,7 @@ class ModernServers:
                 self.doubt(link.code)
                 return ready(link)
             self._is_modern_only = True
-            return ready(CellALink(reach, self.doubt))
+            return ready(CellALink(reach, self.doubt, self._later))
 
         reach(reached)
 
@@ -152,7 +163,7 @@ class _Trial:
         """The answer, or something that nobody may say before it."""
         if self.is_switching:
             return
-        if message.kind == "response" and message.is_error:
+        if message.kind == "response" and (message.is_error or _names_newer_era(message)):
             self._switch(lambda: self._refused(message, status))
         else:
             self._sink.message(message, event_id, status)
@@ -193,10 +204,14 @@ class CellALink:
 
     cell = "legacy-modern"
 
-    def __init__(self, reach: Reach, doubt: Callable[[str], None]) -> None:
+    def __init__(self, reach: Reach, doubt: Callable[[str], None], later: Later = never) -> None:
         """``reach`` finds the modern link anew for each request: a process may have ended, an era may have changed."""
         self._reach = reach
         self._doubt = doubt
+        self.later = later
+        self.polls = False  # until the client has agreed on a version that knows of it
+        self._is_looking = False
+        self._resting: dict[str, BridgedCall] = {}
         self._capabilities: dict[str, Any] = {}
         self._client_info: dict[str, Any] | None = None
         self._offered: object = ""
@@ -234,8 +249,19 @@ class CellALink:
         call = BridgedCall(self, message, upstream, sink)
         if message.id is not None:
             self._calls[message.id] = call
+            if self.polls and not self._is_looking:
+                self._is_looking = True
+                self.later(SILENCE_SECONDS, self._look)
         call.send(upstream)
         return call.cancel
+
+    def _look(self) -> None:
+        """Let clients of calls that take long hear something, and come back for the answer if their connection is lost."""
+        for call in list(self._calls.values()):
+            call.look()
+        self._is_looking = bool(self._calls)
+        if self._calls:
+            self.later(SILENCE_SECONDS, self._look)
 
     def _initialize(self, message: Message, sink: Sink) -> Cancel:
         params = message.params or {}
@@ -304,20 +330,35 @@ class CellALink:
         message_id = call.message.id
         if message_id is not None and self._calls.get(message_id) is call:
             del self._calls[message_id]
-        for asked in [one for one, waiting in self._asked.items() if waiting[0] is call]:
-            del self._asked[asked]
+        if self._asked or self._resting:
+            for asked in [one for one, waiting in self._asked.items() if waiting[0] is call]:
+                del self._asked[asked]
+            for handle in [one for one, resting in self._resting.items() if resting is call]:
+                del self._resting[handle]
 
     def translated(self, message: Message, result: dict[str, Any]) -> dict[str, Any]:
         """A complete result as this session's client reads it."""
         if message.method != "initialize":
-            return cell_a.legacy_result(message.method, result)
+            kept = cell_a.legacy_result(message.method, result)
+            before, after = result.get("tools"), kept.get("tools")
+            if isinstance(before, list) and isinstance(after, list) and len(after) < len(before):
+                _log.warning("a server lists tools whose x-mcp-header is invalid; they are left out")
+            return kept
         found = cell_a.initialized(result, self._offered)
         self._subscriptions.capabilities = found["capabilities"]
+        self.polls = found["protocolVersion"] >= POLLING_VERSION
         return found
 
+    def rest(self, call: BridgedCall) -> str:
+        """A call whose client goes away for a while; the event id with which it comes back."""
+        handle = self.next_id("rest")
+        self._resting[handle] = call
+        return handle
+
     def listen(self, last_event_id: str, sink: Sink) -> Cancel:
-        """See ``gateway.ports.Link``. The modern era keeps no past, so there is nothing to resume."""
-        return self._subscriptions.listen(sink)
+        """See ``gateway.ports.Link``. The modern era keeps no past: what can be resumed is a call that rests here."""
+        resting = self._resting.pop(last_event_id, None)
+        return resting.resume(sink) if resting is not None else self._subscriptions.listen(sink)
 
     def close(self) -> None:
         """See ``gateway.ports.Link``."""

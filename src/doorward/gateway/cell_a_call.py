@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from doorward.base.errors import UpstreamError
-from doorward.gateway.ports import Cancel, Link, Sink
+from doorward.gateway.ports import Cancel, Later, Link, Sink
 from doorward.protocol import cell_a, codes
-from doorward.protocol.envelope import with_id
 from doorward.protocol.message import Message
 
 Ready = Callable[[Link | UpstreamError], None]
@@ -17,6 +16,8 @@ Reach = Callable[[Ready], None]
 ROUNDS_COUNT = (
     8  # as many as the SDKs' own shims; the time of a call is bounded by ``limits.UPSTREAM_SECONDS``
 )
+PAUSES_COUNT = 64  # of one call: how often a server may want to be asked again without a question
+_PAUSE_FIRST_MS, _PAUSE_LAST_MS = 250, 8_000
 _UNANSWERED = "The server asked for something that this client did not give."
 _TOO_OFTEN = "The server asked too often."
 _UNKNOWN_TYPE = "The protected server answered in a way that this protocol version cannot express."
@@ -35,6 +36,11 @@ class Relation(Protocol):
 
     def next_id(self, word: str) -> str: ...
 
+    polls: bool
+    later: Later
+
+    def rest(self, call: BridgedCall) -> str: ...
+
     def ask(self, message_id: str, call: BridgedCall, key: str) -> None: ...
 
     def over(self, call: BridgedCall) -> None: ...
@@ -52,6 +58,8 @@ class BridgedCall:
         self.sink = sink
         self._upstream = upstream
         self._rounds = 0
+        self._pauses = 0
+        self._looks = 0
         self._state: object = None
         self._questions: list[str] = []  # keys still to be answered
         self._answers: dict[str, Any] = {}
@@ -86,8 +94,9 @@ class BridgedCall:
     def cancel(self) -> None:
         """Stop the server's work; the client hears nothing more."""
         if not self.is_over:
+            stop = self._stop
             self._close()
-            self._stop()
+            stop()
 
     def withdraw(self) -> None:
         """The client cancelled: the modern era's way is to drop the request (2026-07-28 basic/patterns/cancellation)."""
@@ -104,6 +113,9 @@ class BridgedCall:
 
     def _close(self) -> None:
         self.is_over = True
+        self._stop = (
+            _nothing  # it points back here: memory is free at once, and not when the cycle collector comes
+        )
         self._relation.over(self)
 
     def _finish(self, message: Message) -> None:
@@ -128,8 +140,9 @@ class BridgedCall:
             return self._finish(Message("response", "", asked.id, None, value))
         match result.get("resultType", "complete"):
             case "complete":
-                value = {**message.value, "result": self._relation.translated(asked, result)}
-                return self._finish(with_id(Message("response", "", asked.id, None, value), asked.id))
+                message.value["result"] = self._relation.translated(asked, result)
+                message.id = message.value["id"] = asked.id
+                return self._finish(message)
             case "input_required":
                 return self._asks(result)
         return self.failed(UpstreamError("upstream-unusable", _UNKNOWN_TYPE))
@@ -145,14 +158,14 @@ class BridgedCall:
             questions = cell_a.questions_of(self.message.method, result)
         except UpstreamError as error:
             return self.failed(error)
-        if self._rounds >= ROUNDS_COUNT:
+        if self._rounds - self._pauses >= ROUNDS_COUNT or self._pauses >= PAUSES_COUNT:
             return self._finish(cell_a.failure(self.message, _TOO_OFTEN))
         self._state = result.get("requestState")
         self._answers = {}
         self._stop = _nothing
         self._questions = list(questions)
         if not questions:
-            return self._retry()
+            return self._pause()
         for key, asked in questions.items():
             if self.is_over:  # an earlier one was refused
                 return None
@@ -160,6 +173,32 @@ class BridgedCall:
             self._relation.ask(message_id, self, key)
             self.sink.message(cell_a.question(message_id, asked, secrets.token_urlsafe(16)))
         return None
+
+    def _pause(self) -> None:
+        """The server has let go of the request and wants to be asked again (SEP-2322: a state without questions).
+
+        A legacy server would close its stream and have its client come back for the rest (SEP-1699): so the client is told to,
+        if its version knows that, and otherwise waits.
+        """
+        pause_ms = min(_PAUSE_FIRST_MS << min(self._pauses, 8), _PAUSE_LAST_MS)
+        self._pauses += 1
+        if self._relation.polls:
+            self.sink.streaming(pause_ms, self._relation.rest(self))
+            self.sink.done()
+        else:
+            self._stop = self._relation.later(pause_ms / 1_000, self._retry)
+
+    def resume(self, sink: Sink) -> Cancel:
+        """The client has come back."""
+        self.sink = sink
+        self._retry()
+        return self.cancel
+
+    def look(self) -> None:
+        """A second has gone by: a silent stream begins with something to resume it from."""
+        self._looks += 1
+        if self._looks == 2 and not self.is_over and self.message.method != "initialize":
+            self.sink.streaming(_PAUSE_FIRST_MS)
 
     def answered(self, key: str, message: Message) -> None:
         """One answer has come; after the last the server is asked again."""

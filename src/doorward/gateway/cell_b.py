@@ -83,6 +83,11 @@ class ModernClientLink:
         return not self._calls and not self._ears and not self._waiting
 
     @property
+    def parked_count(self) -> int:
+        """Calls that wait for their callers to come back."""
+        return len(self._parks)
+
+    @property
     def server_info(self) -> Any:
         """What the server says of itself."""
         return self.handshake.get("serverInfo")

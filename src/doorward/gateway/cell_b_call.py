@@ -68,6 +68,8 @@ class ParkedCall:
         self._final: tuple[Message, int] | None = None
         self._failure: UpstreamError | None = None
         self._asked_count = 0
+        given = (message.params or {}).get("inputResponses")
+        self._ahead: dict[str, Any] = dict(given) if isinstance(given, dict) else {}
         self.held_bytes = 0  # of questions and an answer that wait for the client
         self._is_over = False
         self._cancel: Cancel = _nothing
@@ -93,16 +95,15 @@ class ParkedCall:
         return self.cancel
 
     def cancel(self) -> None:
-        """Nobody waits any more: the server is told in its own era's way (CF-13)."""
+        """Nobody waits any more: the link tells the server in its own era's way (CF-13)."""
         if self._is_over:
             if self._replaced is not None:
                 self._replaced.cancel()
             return
+        cancel = self._cancel
         self._end()
         if self._final is None and self._failure is None:
-            params = {"requestId": self._number, "reason": "The client went away."}
-            self._link.send(notification("notifications/cancelled", params), DeafSink())
-            self._cancel()
+            cancel()
 
     def stop(self, problem: UpstreamError) -> None:
         """The session ends from our side: the server is told, and so is the client if there is one."""
@@ -114,6 +115,8 @@ class ParkedCall:
     def _end(self) -> None:
         self._is_over = True
         self._cancel_timer()
+        # These point back here: memory is free at once, and not when the cycle collector comes.
+        self._cancel = self._cancel_timer = _nothing
         self._link.ended(self)
 
     # -- Sink ---------------------------------------------------------------------------------------------------
@@ -195,8 +198,15 @@ class ParkedCall:
             self._link.send(refusal, DeafSink())
             return
         self._asked_count += 1
+        name = cell_b.name_of(message)
+        if name is None or name in self._pending:
+            name = f"ask-{self._asked_count}"
+        elif isinstance(ahead := self._ahead.pop(name, None), dict) and message.id is not None:
+            # The request came with the answer to the question of this name, and no state: as the 2026 era allows it.
+            self._link.send(response(message.id, ahead), DeafSink())
+            return
         self.held_bytes += len(encode_json(message.value))
-        self._pending[f"ask-{self._asked_count}"] = (message.id, cell_b.input_request_of(message))
+        self._pending[name] = (message.id, cell_b.input_request_of(message))
         if self._sink is not None and len(self._pending) == 1:
             # A moment, so that questions asked together reach the client together.
             self._cancel_timer = self._link.later(_TOGETHER_SECONDS, self._park)
@@ -263,6 +273,7 @@ class ParkedCall:
         """The client has come back with answers; what it left out is asked again (MR-05)."""
         self._cancel_timer()
         self._message, self._sink = message, sink
+        self._ahead = {}  # these answers are for what was asked, and not for a later question of the same name
         self._take_token()
         given = (message.params or {}).get("inputResponses")
         answers = given if isinstance(given, dict) else {}

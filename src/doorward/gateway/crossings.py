@@ -17,8 +17,17 @@ from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Message
 
 Ready = Callable[[Link | UpstreamError], None]
+_Key = tuple[str, bytes]  # a principal, and what it declares or the digest of that
+_PLAIN_KEY_BYTES = 256
 _LINKS_COUNT = 1_024  # of one server in one worker; an idle one gives way
 _PER_PRINCIPAL_COUNT = 8
+
+
+def _key(principal: str, capabilities: dict[str, Any]) -> _Key:
+    declared = encode_json(capabilities) if capabilities else b""
+    if len(declared) > _PLAIN_KEY_BYTES:
+        declared = hashlib.sha256(declared).digest()
+    return (principal, declared)
 
 
 class Crossings:
@@ -36,16 +45,30 @@ class Crossings:
         self._inner = inner
         self._book = book
         self._later = later
-        self._links: dict[tuple[str, str], ModernClientLink] = {}
-        self._waiting: dict[tuple[str, str], list[Ready]] = {}
+        self._links: dict[_Key, ModernClientLink] = {}
+        self._waiting: dict[_Key, list[Ready]] = {}
         self._is_sweeping = False
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._links)
+
+    @property
+    def parked_count(self) -> int:
+        """Calls in them that wait for their callers."""
+        return sum(link.parked_count for link in self._links.values())
+
+    def known(self, principal: str, capabilities: dict[str, Any]) -> ModernClientLink | None:
+        """The session for a principal and what it declares, if there is one."""
+        found = self._links.get(_key(principal, capabilities))
+        return found if found is not None and not found.is_over else None
 
     def find(self, principal: str, capabilities: dict[str, Any], ready: Ready) -> None:
         """Hand the session for a principal and what it declares to ``ready``."""
-        key = (principal, hashlib.sha256(encode_json(capabilities)).hexdigest())
-        known = self._links.get(key)
-        if known is not None and not known.is_over:
+        known = self.known(principal, capabilities)
+        if known is not None:
             return ready(known)
+        key = _key(principal, capabilities)
         waiting = self._waiting.setdefault(key, [])
         waiting.append(ready)
         if len(waiting) == 1:
@@ -62,7 +85,7 @@ class Crossings:
             )
         return None
 
-    def _opened(self, key: tuple[str, str], capabilities: dict[str, Any], link: Link | UpstreamError) -> None:
+    def _opened(self, key: _Key, capabilities: dict[str, Any], link: Link | UpstreamError) -> None:
         if isinstance(link, UpstreamError):
             return self._tell(key, link)
         fresh = self._links[key] = ModernClientLink(
@@ -78,7 +101,7 @@ class Crossings:
             self._later(limits.CHILD_IDLE_SECONDS, self._sweep)
         return self._tell(key, fresh)
 
-    def _tell(self, key: tuple[str, str], found: Link | UpstreamError) -> None:
+    def _tell(self, key: _Key, found: Link | UpstreamError) -> None:
         for ready in self._waiting.pop(key, []):
             ready(found)
 

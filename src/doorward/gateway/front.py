@@ -26,6 +26,7 @@ from doorward.gateway.relay import RelayedResponder, RelayingClient, pack, unpac
 from doorward.gateway.sessions import Seat, SessionTable
 from doorward.gateway.snapshot import Freshness, Snapshot
 from doorward.gateway.states import StateSeal
+from doorward.gateway.waiting import UNANNOUNCED_BYTES, WaitingRoom
 from doorward.gateway.web import BODY_BYTES, WebDoor
 from doorward.identity.principal import LOCAL
 from doorward.protocol import codes
@@ -79,6 +80,7 @@ class Gateway:
         self._is_ready = is_ready
         self.nobody = LOCAL  # who calls where nobody is authenticated
         self._web = web
+        self._waiting = WaitingRoom(clock)
         self._states = states
         self._legacy = LegacyFace(table)
         self._modern = ModernFace()
@@ -87,6 +89,7 @@ class Gateway:
 
     def head(self, head: Head, address: str) -> Reply | None:
         """See ``gateway.ports.Front``."""
+        head.address = address
         verdict = self._verdict(head)
         if verdict is not None and verdict[0]:
             return self._refuse(head, verdict[1], address)
@@ -96,6 +99,8 @@ class Gateway:
                 return self._refuse(head, Ruling("limit-rate", limited), address)
         if verdict is not None:
             return self._refuse(head, verdict[1], address)
+        if head.pending is not None and not self._waiting.admit(head):
+            return answers.NOT_READY
         return None
 
     def _verdict(self, head: Head) -> tuple[bool, Ruling] | None:
@@ -109,11 +114,7 @@ class Gateway:
     def _judge(self, head: Head, snapshot: Snapshot) -> None:
         """Give the verdict that holds for every request with these bytes: (before the address limit?, ruling)."""
         head.generation = snapshot.generation
-        head.refusal = None
-        head.notes = ()
-        head.expires_at = 0.0
-        head.principal = None
-        head.is_web = False
+        _forget(head)
         pipeline, routes = snapshot.pipeline, snapshot.routes
         ruling = pipeline.judge_head(head, _BEFORE_PATH, inside=True)
         if ruling is not None:
@@ -145,6 +146,8 @@ class Gateway:
         """See ``gateway.ports.Front``. Only POST on an endpoint has a use for a body."""
         if head.is_web:
             return BODY_BYTES if head.verb == "POST" else 0
+        if head.pending is not None and head.chunked:
+            return min(self.snapshot.body_bytes, UNANNOUNCED_BYTES)
         return self.snapshot.body_bytes if head.server is not None and head.verb == "POST" else 0
 
     def broken(self, error: Exception, address: str) -> Reply:
@@ -160,15 +163,18 @@ class Gateway:
 
     # -- bodies -------------------------------------------------------------------------------------------------
 
-    def body(self, head: Head, body: bytes, responder: Responder) -> None:
-        """See ``gateway.ports.Front``."""
+    def body(self, head: Head, body: bytes, responder: Responder, *, settled: bool = False) -> None:
+        """See ``gateway.ports.Front``. ``settled``: whoever had to be asked about the token has been."""
         if head.server is None and not head.is_web:
             return responder.answer(self._document(head))
         # SECURITY: judged again, for the body may have taken its time: the token may have run out or been revoked since,
         # and another request with an equal head may have found that out (tests/attacks/test_review_identity.py).
+        head.address = responder.address
         verdict = self._verdict(head)
         if verdict is not None:
             return responder.answer(self._refuse(head, verdict[1], responder.address))
+        if head.pending is not None:
+            return self._wait(head, body, responder, settled=settled)
         snapshot = self.snapshot
         if self._freshness.is_stale(snapshot.generation):
             return responder.answer(answers.NOT_READY)
@@ -185,6 +191,17 @@ class Gateway:
             responder.answer(
                 answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None)
             )
+
+    def _wait(self, head: Head, body: bytes, responder: Responder, *, settled: bool) -> None:
+        """Go on when the token can be judged; nothing of the request is looked at before."""
+        if settled or head.pending is None:
+            return responder.answer(answers.NOT_READY)
+
+        def again() -> None:
+            head.generation = -1
+            self.body(head, body, responder, settled=True)
+
+        return head.pending(again)
 
     def _serve(self, snapshot: Snapshot, head: Head, body: bytes, responder: Responder, event: str) -> None:
         if head.verb != "POST":
@@ -296,8 +313,19 @@ class Gateway:
         return None
 
 
+def _forget(head: Head) -> None:
+    """What an earlier judgement left behind."""
+    head.refusal = None
+    head.notes = ()
+    head.expires_at = 0.0
+    head.principal = None
+    head.pending = None
+    head.is_web = False
+
+
 def _is_nobody(head: Head) -> bool:
-    return head.principal is None or head.principal is LOCAL
+    """Whether nobody authenticates here; one whose token is still asked about is not nobody."""
+    return head.pending is None and (head.principal is None or head.principal is LOCAL)
 
 
 def _call_gone(message: Message) -> Callable[[Responder, bool], None]:

@@ -14,14 +14,15 @@ from typing import Any
 from doorward import __version__
 from doorward.base import limits
 from doorward.base.errors import CallerError, UpstreamError
+from doorward.gateway.desk import DeafSink
 from doorward.gateway.ports import Cancel, HttpHandle, HttpOrigin, Later, Link, Sink, never
 from doorward.gateway.sse_link import Fallback, SseLink
 from doorward.protocol import codes
-from doorward.protocol.envelope import parse_message
-from doorward.protocol.headers import modern_fields
+from doorward.protocol.envelope import notification, parse_message
+from doorward.protocol.headers import NAMED_PARAMS, declared_params, mirrored_name, modern_fields
 from doorward.protocol.http_head import ResponseHead
 from doorward.protocol.json_door import encode_json
-from doorward.protocol.message import Era, Message
+from doorward.protocol.message import Era, Message, MessageId
 from doorward.protocol.sse import SseReader
 
 _log = logging.getLogger("doorward.upstream")
@@ -29,6 +30,8 @@ _SESSION_ID_CHARACTERS = 512
 _PROBE_SECONDS = 10.0  # a server that does not say within this which era it speaks is out of order
 _MODERN_ERRORS = frozenset({codes.HEADER_MISMATCH, codes.MISSING_CAPABILITY, codes.UNSUPPORTED_VERSION})
 _MODERN = codes.MODERN_VERSIONS[-1]
+_AGAIN_SECONDS = 1.0
+_KEPT_NAME_CHARS = 128  # longer ones, and arguments, are not kept
 _AGENT = f"User-Agent: doorward/{__version__}\r\n".encode()
 
 
@@ -40,6 +43,18 @@ def _nothing() -> None:
 def _media_type(field: str) -> str:
     """A Content-Type without its parameters; servers send the same few again and again."""
     return field.split(";", 1)[0].strip().lower()
+
+
+def _written(fields: list[tuple[str, str]]) -> bytes:
+    """Header fields as they are sent."""
+    return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in fields)
+
+
+@lru_cache(512)
+def _lines(version: str, method: str, name: str | None) -> bytes:
+    """The header lines of a message that mirrors no arguments; the same few are sent again and again."""
+    named = {NAMED_PARAMS[method]: name} if name is not None else None
+    return _written(modern_fields(Message("request", method, None, named, {}), version))
 
 
 class HttpExchange:
@@ -63,6 +78,15 @@ class HttpExchange:
             self._finished = True
             if self.handle is not None:
                 self.handle.cancel()
+
+    def withdraw(self) -> None:
+        """Drop the exchange, and tell the server that it may stop."""
+        if not self._finished:
+            self.cancel()
+            if self._message is not None:
+                self._link.withdrawn(self._message.id)
+                if not self._status:  # on its way, perhaps: the word may overtake it on another connection
+                    self._link.withdrawn(self._message.id, _AGAIN_SECONDS)
 
     def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
@@ -118,6 +142,8 @@ class HttpExchange:
     def on_fail(self, error: UpstreamError) -> None:
         if not self._finished:
             self._finished = True
+            if error.code == "upstream-timeout" and self._message is not None:
+                self._link.withdrawn(self._message.id)  # CF-12
             self._sink.failed(error)
 
     def _is_over(self) -> bool:
@@ -144,6 +170,10 @@ class HttpExchange:
         return self._tell(message, event_id, status)
 
     def _tell(self, message: Message, event_id: str, status: int) -> None:
+        if message.kind == "request" and self.handle is not None:
+            # SECURITY: a caller who leaves questions open must not keep others from this server
+            # (tests/attacks/test_parked.py, tests/wire/test_http_pool.py).
+            self.handle.linger()
         try:
             self._sink.message(message, event_id, status)
         except Exception as error:  # noqa: BLE001 - whatever a server found out about us costs this exchange only
@@ -249,20 +279,37 @@ class HttpLink:
         if self._era == "legacy":
             prefix = self._legacy_prefix()
         else:
-            schema = self._upstream.schema_of(message)
-            fields = modern_fields(message, self.version, schema)
-            if message.params_fields:
-                written = {name.lower() for name, _ in fields}
-                fields += [(name, value) for name, value in message.params_fields if name not in written]
-            prefix = self._upstream.post_prefix + b"".join(
-                f"{name}: {value}\r\n".encode("latin-1") for name, value in fields
-            )
+            prefix = self._upstream.post_prefix + self._mirrored(message)
         exchange = HttpExchange(self, message, sink)
         head = b"%bContent-Length: %d\r\n\r\n" % (prefix, len(body))
         hold = message.method == "subscriptions/listen"
         exchange.handle = self._upstream.origin.send(head, body, exchange, hold=hold)
-        # A handshake goes on to its end: its answer names a session that has to be ended.
-        return _nothing if message.method == "initialize" else exchange.cancel
+        if message.method == "initialize":
+            # A handshake goes on to its end: its answer names a session that has to be ended.
+            return _nothing
+        if self._era == "legacy" and message.kind == "request":
+            return exchange.withdraw
+        return exchange.cancel
+
+    def withdrawn(self, message_id: MessageId | None, after_seconds: float = 0.0) -> None:
+        """Nobody waits for a request: in the older era a server does not learn that from a lost connection (CF-03)."""
+        if after_seconds:
+            self._upstream.later(after_seconds, lambda: self.withdrawn(message_id))
+        elif self._era == "legacy" and self.session_id and not self.closed:
+            params = {"requestId": message_id, "reason": "Nobody waits for it any more."}
+            self.post(notification("notifications/cancelled", params), DeafSink())
+
+    def _mirrored(self, message: Message) -> bytes:
+        """The header lines that repeat what stands in the body."""
+        schema = self._upstream.schema_of(message)
+        if not message.params_fields and (schema is None or not declared_params(schema)):
+            name = mirrored_name(message)
+            if name is None or len(name) <= _KEPT_NAME_CHARS:
+                return _lines(self.version, message.method, name)
+        fields = modern_fields(message, self.version, schema)
+        written = {name.lower() for name, _ in fields}
+        fields += [(name, value) for name, value in message.params_fields if name not in written]
+        return _written(fields)
 
     def _fall_back(self, message: Message, sink: Sink) -> Cancel:
         """Say the handshake over HTTP with SSE (CF-25); the next sessions begin there, until that fails."""
@@ -295,7 +342,7 @@ class HttpLink:
     def _end_session(self) -> None:
         lines = self._upstream.delete_prefix + f"Mcp-Session-Id: {self.session_id}\r\n".encode()
         lines += f"MCP-Protocol-Version: {self.version}\r\n\r\n".encode()
-        self._upstream.origin.send(lines, b"", HttpExchange(self, None, _Deaf()))
+        self._upstream.origin.send(lines, b"", HttpExchange(self, None, DeafSink()))
 
 
 def _is_modern_error(message: Message) -> bool:
@@ -310,25 +357,7 @@ def _is_own_error(message: Message | None) -> bool:
     return isinstance(error, dict) and error.get("code") != codes.INVALID_REQUEST
 
 
-class _Deaf:
-    """A sink for answers that nobody waits for."""
-
-    is_paused = False
-
-    def __init__(self) -> None:
-        self.on_writable: Callable[[], None] | None = None
-
-    def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None: ...
-
-    def message(self, message: Message, event_id: str = "", status: int = 200) -> None: ...
-
-    def done(self) -> None: ...
-
-    def failed(self, error: UpstreamError) -> None:
-        _log.debug("an answer that nobody waited for failed", extra={"code": error.code})
-
-
-class _Probe(_Deaf):
+class _Probe(DeafSink):
     """Judge from one ``server/discover`` which era a server speaks (2026-07-28 basic/versioning; CF-08).
 
     Statuses such as 401, 403 or 5xx and time-outs are outages, never evidence of an era.

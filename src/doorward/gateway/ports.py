@@ -91,6 +91,9 @@ class HttpHandle(Protocol):
 
     def resume(self) -> None: ...
 
+    def linger(self) -> None:
+        """The response waits for a person: what comes after it must not wait for its place."""
+
 
 class HttpOrigin(Protocol):
     """A pool of connections to exactly one upstream host and port."""

@@ -13,11 +13,13 @@ from doorward.base.errors import DoorwardError, StoreError
 from doorward.base.ids import EventIds
 from doorward.controls.control import Call, Head
 from doorward.gateway.ports import Journal
+from doorward.identity.principal import LOCAL
 
 if TYPE_CHECKING:
     from doorward.gateway.exchange import Exchange
     from doorward.gateway.pipeline import Ruling
     from doorward.gateway.sessions import Session
+    from doorward.identity.principal import Principal
 
 _BUCKETS_US = (500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000)
 _NOBODY_BURST = 2_000  # records of callers without an identity: at once ...
@@ -29,7 +31,10 @@ _SERIES_COUNT = 5_000  # distinct label sets that are counted apart; further one
 class Recorder:
     """Writes this worker's records and keeps its counters."""
 
-    def __init__(self, journal: Journal, digest_key: bytes, log: str, clock: Clock, ids: EventIds) -> None:
+    def __init__(
+        self, journal: Journal, digest_key: bytes, log: str, clock: Clock, ids: EventIds, own_issuer: str = ""
+    ) -> None:
+        self._own_issuers = (own_issuer, LOCAL.issuer)
         self._journal = journal
         self._records = Records(log, digest_key)
         self._clock = clock
@@ -45,6 +50,10 @@ class Recorder:
         self._nobody_at = clock.monotonic()
         self._nobody_left_out = 0
 
+    def _issuer(self, who: Principal | None) -> str:
+        """Who vouches for a principal, where that is not Doorward itself."""
+        return "" if who is None or who.issuer in self._own_issuers else who.issuer
+
     def when_synced(self, callback: Callable[[StoreError | None], None]) -> None:
         """Call back once all records so far are on disk."""
         self._journal.when_synced(callback)
@@ -57,7 +66,7 @@ class Recorder:
         if not call.notes:
             method = call.message.method or "response"
             key = (call.era, cell, who.tenant, who.subject, who.client, call.server, method, call.item,
-                   call.session, call.address, "")  # fmt: skip
+                   call.session, call.address, "", self._issuer(who))  # fmt: skip
             self._journal.append(self._records.allowed(key, call.event, self._clock.now(), request_digest))
             return
         self._journal.append(
@@ -66,6 +75,7 @@ class Recorder:
                 at=self._clock.now(),
                 era=call.era,
                 cell=cell,
+                issuer=self._issuer(who),
                 tenant=who.tenant,
                 principal=who.subject,
                 client=who.client,
@@ -91,6 +101,7 @@ class Recorder:
                 event=call.event,
                 at=self._clock.now(),
                 era=call.era,
+                issuer=self._issuer(who),
                 tenant=who.tenant,
                 principal=who.subject,
                 client=who.client,
@@ -168,6 +179,7 @@ class Recorder:
                 at=self._clock.now(),
                 method=head.verb,
                 verdict="refuse",
+                issuer=self._issuer(who),
                 tenant=who.tenant if who is not None else "",
                 principal=who.subject if who is not None else "",
                 client=who.client if who is not None else "",
@@ -241,6 +253,7 @@ class Recorder:
                 at=self._clock.now(),
                 method=head.verb,
                 verdict="refuse",
+                issuer=self._issuer(who),
                 tenant=who.tenant if who is not None else "",
                 principal=who.subject if who is not None else "",
                 client=who.client if who is not None else "",
@@ -288,6 +301,7 @@ class Recorder:
                 at=self._clock.now(),
                 method=method,
                 verdict="allow",
+                issuer=self._issuer(who),
                 tenant=who.tenant if who is not None else "",
                 principal=who.subject if who is not None else "",
                 client=who.client if who is not None else "",

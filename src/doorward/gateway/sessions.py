@@ -148,7 +148,15 @@ class Session:
     ) -> str | None:
         """Note a server's request and give it an id of ours; None when too many wait."""
         if len(self.asked) >= _PENDING_COUNT:
-            return None
+            # Questions of calls that are over by now, most of them cancelled, will not be answered any more.
+            kept = (
+                (ours, one)
+                for ours, one in self.asked.items()
+                if one.flight is None or one.flight in self.flights
+            )
+            self.asked = dict(kept)
+            if len(self.asked) >= _PENDING_COUNT:
+                return None
         self._counter += 1
         ours = f"dw-{self._counter}"
         self.asked[ours] = Asked(link, message_id, server, flight)

@@ -13,8 +13,9 @@ from urllib.parse import urljoin, urlsplit
 
 from doorward.base import limits
 from doorward.base.errors import CallerError, UpstreamError
+from doorward.gateway.desk import DeafSink
 from doorward.gateway.ports import Cancel, HttpHandle, Sink
-from doorward.protocol.envelope import parse_message
+from doorward.protocol.envelope import notification, parse_message
 from doorward.protocol.http_head import ResponseHead
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Message, MessageId
@@ -80,6 +81,9 @@ class SseLink:
     def _forget(self, message: Message, sink: Sink) -> None:
         if message.id is not None and self._calls.get(message.id, (None, None))[0] is sink:
             del self._calls[message.id]
+            params = {"requestId": message.id, "reason": "Nobody waits for it any more."}
+            if not self.is_over and message.method != "initialize":
+                self._send(notification("notifications/cancelled", params), DeafSink())
         self._waiting = [one for one in self._waiting if one[1] is not sink]
 
     def listen(self, last_event_id: str, sink: Sink) -> Cancel:

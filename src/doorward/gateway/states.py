@@ -35,6 +35,7 @@ _HEAD_BYTES = _SEAT_BYTES + _NUMBER_BYTES + 2 * _DIGEST_BYTES
 _STATE_BYTES = 262_144  # of what a server may give a client to carry
 _OWN_COUNT = 256  # states of one principal that may still come back
 _TOTAL_COUNT = 65_536  # and of all
+_LOOK_SECONDS = 1.0  # between two searches for what came too late, which cost as much as there are states
 _CANNOT_WAIT = "This call cannot wait for its caller: too much would have to be kept."
 
 
@@ -72,6 +73,7 @@ class StateSeal:
         self._counter = 0
         self._out: dict[str, dict[int, float]] = {}  # principal -> number -> when it is too late (monotonic)
         self._out_count = 0
+        self._looked_at = -1e9  # monotonic seconds: when late ones were last looked for
 
     @property
     def is_on(self) -> bool:
@@ -112,6 +114,9 @@ class StateSeal:
 
     def _forget_late(self) -> None:
         now = self._clock.monotonic()
+        if now - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = now
         for principal in list(self._out):
             for number in [one for one, end in self._out[principal].items() if end <= now]:
                 self._spend(principal, number)

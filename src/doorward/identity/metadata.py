@@ -7,6 +7,7 @@ served.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,11 +38,13 @@ def resource_of(public_url: str, server: str) -> str:
     return issuer_of(public_url) + endpoint_path(server)
 
 
-def protected_resource(public_url: str, path: str, scopes: tuple[str, ...] = SCOPES) -> dict[str, Any]:
-    """The RFC 9728 document of the endpoint at ``path``, such as "/time/mcp"."""
+def protected_resource(
+    public_url: str, path: str, scopes: Sequence[str] = SCOPES, issuers: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The RFC 9728 document of the endpoint at ``path``, such as "/time/mcp"; no ``issuers`` means Doorward itself."""
     return {
         "resource": issuer_of(public_url) + path,
-        "authorization_servers": [issuer_of(public_url)],
+        "authorization_servers": list(issuers) or [issuer_of(public_url)],
         "scopes_supported": list(scopes),
         "bearer_methods_supported": ["header"],
     }
@@ -111,6 +114,7 @@ def challenge(
     error: str | None = None,
     scope: str | None = SCOPE,
     description: str | None = None,
+    more: Iterable[tuple[str, str]] = (),
 ) -> str:
     """The value of ``WWW-Authenticate`` (RFC 6750 §3, RFC 9728 §5.1).
 
@@ -121,6 +125,7 @@ def challenge(
         ("error_description", description),
         ("resource_metadata", resource_metadata_url(public_url, path)),
         ("scope", scope),
+        *more,
     ]
     return "Bearer " + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters if value)
 

@@ -9,69 +9,42 @@ is ever fetched or opened.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
-import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from doorward.base.errors import CallerError
 from doorward.base.ids import mint_handle
+from doorward.identity.bearer import (
+    HEADER_BYTES,
+    REFUSED_HEADERS,
+    SKEW_SECONDS,
+    TokenRefusal,
+    busy,
+    parse_object,
+    read_bearer,
+    remember,
+    split_token,
+)
+from doorward.identity.bearer import invalid as _invalid
 from doorward.identity.keys import ALGORITHM, KeySet, verifying_keys
 from doorward.identity.metadata import SCOPE
 from doorward.identity.principal import Principal
-from doorward.protocol.json_door import parse_json
+from doorward.identity.trust import moment as _moment
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from doorward.base.clock import Clock
+    from doorward.identity.budget import CheckBudget
 
-TOKEN_BYTES = 16_384  # a longer token is refused before anything looks at it
-HEADER_BYTES = 1_024  # of a token's decoded JOSE header; ours has under 150
 MAX_LIFETIME_SECONDS = 86_400  # no token lives longer than a day
-SKEW_SECONDS = 5.0  # that iat and nbf may lie ahead of our clock; expiry gets no grace
-REMEMBERED_COUNT = 4_096  # judgements kept, good and bad apart
 ROLES_COUNT = 64  # roles or scopes in one token
 # true in tokens of accounts that the command line made up (profiles local and lab)
 CREATED_CLAIM = "doorward_created"
 
-_TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*", re.ASCII)  # RFC 9110 §11.2
-_SEGMENT = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _TYPES = ("at+jwt", "application/at+jwt")  # RFC 9068 §4: compared without case
-# SECURITY: a token may neither bring its key nor change how it is read (RFC 7515 §4.1, RFC 7797, RFC 8725
-# §3).
-_REFUSED_HEADERS = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc", "epk"})
-
-
-class TokenRefusal(msgspec.Struct, frozen=True):
-    """Why a request is not authenticated.
-
-    ``reason`` is for the record and never holds token text; ``tell`` is constant text for the caller;
-    ``error`` is the RFC 6750 error code or None when no bearer token was sent. ``retry_at``: Unix seconds
-    when another judgement of the same bytes may differ, 0 for never.
-    """
-
-    kind: Literal["missing", "malformed", "invalid"]
-    status: int
-    reason: str
-    tell: str
-    error: str | None = None
-    retry_at: float = 0.0
-
-
-_MISSING = TokenRefusal("missing", 401, "no bearer token", "Send an access token for this MCP server.")
-
-
-def _malformed(reason: str) -> TokenRefusal:
-    return TokenRefusal("malformed", 400, reason, "The Authorization header is malformed.", "invalid_request")
-
-
-def _invalid(reason: str, retry_at: float = 0.0) -> TokenRefusal:
-    tell = "The access token is not valid for this MCP server."
-    return TokenRefusal("invalid", 401, reason, tell, "invalid_token", retry_at)
 
 
 class _Claims(msgspec.Struct, frozen=True):
@@ -146,10 +119,12 @@ class TokenJudge:
         is_brokered: bool = False,
         tenant: str = "default",
         max_lifetime_seconds: int = MAX_LIFETIME_SECONDS,
+        budget: CheckBudget | None = None,
     ) -> None:
         """``jwks`` is the public key set, ``revoked`` the ids of revoked tokens, ``users`` the accounts and
         their current roles. ``accepts_created`` (profiles local and lab): accounts that only ``doorward
         token`` knows count. ``is_brokered``: accounts are at an identity provider, so whom we gave a token has one.
+        ``budget`` bounds what one address may have checked in vain.
         """
         self._keys = verifying_keys(dict(jwks))
         self._issuer = issuer
@@ -157,6 +132,7 @@ class TokenJudge:
         self._tenant = tenant
         self._max_lifetime_seconds = max_lifetime_seconds
         self._is_brokered = is_brokered
+        self._budget = budget
         self._good: dict[bytes, _Claims] = {}
         self._bad: dict[bytes, TokenRefusal] = {}
         self.signature_checks = 0  # how often the costly part ran
@@ -170,22 +146,15 @@ class TokenJudge:
         self._users = {name: frozenset(roles) for name, roles in users.items()}
         self._accepts_created = accepts_created
 
-    def judge(self, authorization: str | None, resource: str) -> Principal | TokenRefusal:
-        """Judge the value of one Authorization header for a request to ``resource``."""
-        if authorization is None:
-            return _MISSING
-        scheme, _, token = authorization.strip(" \t").partition(" ")
-        if scheme.lower() != "bearer":
-            return _MISSING if _TOKEN68.fullmatch(scheme) else _malformed("no authentication scheme")
-        token = token.strip(" ")
-        if len(token) > TOKEN_BYTES:
-            return _invalid("token longer than the cap")
-        if not _TOKEN68.fullmatch(token):
-            return _malformed("no single token68 after Bearer")
-        found = self._recall(token)
+    def judge(self, authorization: str | None, resource: str, address: str = "") -> Principal | TokenRefusal:
+        """Judge the value of one Authorization header for a request to ``resource`` from ``address``."""
+        token = read_bearer(authorization)
+        if isinstance(token, TokenRefusal):
+            return token
+        found = self._recall(token, address)
         return found if isinstance(found, TokenRefusal) else self._admit(found, resource)
 
-    def _recall(self, token: str) -> _Claims | TokenRefusal:
+    def _recall(self, token: str, address: str) -> _Claims | TokenRefusal:
         # SHA-256 as the key: the cache holds no bearer secrets, and a refused token costs no second signature
         # check.
         digest = hashlib.sha256(token.encode()).digest()
@@ -196,22 +165,25 @@ class TokenJudge:
         bad = self._bad.get(digest)
         if bad is not None:
             return bad
+        if self._budget is not None and not self._budget.has_room(address):
+            return busy(self._clock.now())
         found = self._read(token)
         if isinstance(found, TokenRefusal):
-            _remember(self._bad, digest, found)
+            remember(self._bad, digest, found)
+            if self._budget is not None:
+                self._budget.charge(address)
         else:
-            _remember(self._good, digest, found)
+            remember(self._good, digest, found)
         return found
 
     def _read(self, token: str) -> _Claims | TokenRefusal:
         """Everything about a token that no clock, resource or setting can change."""
-        segments = token.split(".")
-        if len(segments) != 3:
+        parts = split_token(token)
+        if parts is None:
             return _invalid("not a signed JWT")
-        decoded = [_decode_segment(segment) for segment in segments]
-        if decoded[0] is None or decoded[1] is None or decoded[2] is None:
-            return _invalid("not canonical base64url")
-        kid = _read_header(decoded[0])
+        if isinstance(parts, TokenRefusal):
+            return parts
+        kid = _read_header(parts[0])
         if isinstance(kid, TokenRefusal):
             return kid
         key = self._keys.get(kid)
@@ -219,7 +191,7 @@ class TokenJudge:
             return _invalid("signed with an unknown key")
         if not self._is_signed(token, key):
             return _invalid("signature does not hold")
-        claims = _parse_object(decoded[1])
+        claims = parse_object(parts[1])
         if claims is None:
             return _invalid("claims are not one strict JSON object")
         if claims.get("iss") != self._issuer:
@@ -266,35 +238,8 @@ class TokenJudge:
         )
 
 
-def _remember(cache: dict[bytes, Any], digest: bytes, value: object) -> None:
-    if len(cache) >= REMEMBERED_COUNT:
-        del cache[next(iter(cache))]
-    cache[digest] = value
-
-
-def _decode_segment(segment: str) -> bytes | None:
-    if not _SEGMENT.fullmatch(segment):
-        return None
-    try:
-        decoded = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-    except ValueError:
-        return None
-    # One spelling only: stray bits in the last character would give a revoked or refused token further names.
-    return decoded if base64.urlsafe_b64encode(decoded).rstrip(b"=").decode() == segment else None
-
-
-def _parse_object(text: bytes) -> dict[str, Any] | None:
-    # SECURITY: the strict door, for a lenient parser keeps the last of two equal claims (sub: alice, sub:
-    # root).
-    try:
-        value = parse_json(text)
-    except CallerError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _read_header(text: bytes) -> str | TokenRefusal:
-    header = _parse_object(text) if len(text) <= HEADER_BYTES else None
+    header = parse_object(text) if len(text) <= HEADER_BYTES else None
     if header is None:
         return _invalid("JOSE header is not one small strict JSON object")
     if header.get("alg") != ALGORITHM:
@@ -302,7 +247,7 @@ def _read_header(text: bytes) -> str | TokenRefusal:
     kind = header.get("typ")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
         return _invalid("not an access token")
-    if not _REFUSED_HEADERS.isdisjoint(header):
+    if not REFUSED_HEADERS.isdisjoint(header):
         return _invalid("JOSE header member not allowed")
     kid = header.get("kid")
     return kid if isinstance(kid, str) else _invalid("names no key")
@@ -347,14 +292,3 @@ def _read_claims(claims: dict[str, Any], max_lifetime_seconds: int) -> _Claims |
         expires_at=expires_at,
         created=claims.get(CREATED_CLAIM) is True,
     )
-
-
-def _moment(value: object) -> float | None:
-    """A NumericDate (RFC 7519 §2) as Unix seconds; the strict door keeps decimals in a type of its own."""
-    if value is None or isinstance(value, (bool, str, bytes, list, dict)):
-        return None
-    try:
-        moment = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return moment if math.isfinite(moment) and moment >= 0 else None

@@ -10,6 +10,7 @@ from typing import Any
 from doorward.base.errors import UpstreamError
 from doorward.protocol import codes, legacy, modern
 from doorward.protocol.envelope import notification
+from doorward.protocol.headers import invalid_annotations
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Message, MessageId
 
@@ -104,7 +105,7 @@ def legacy_result(method: str, result: dict[str, Any]) -> dict[str, Any]:
         kept.pop("ttlMs", None)
         kept.pop("cacheScope", None)
     if method == "tools/list" and isinstance(tools := kept.get("tools"), list):
-        kept["tools"] = [_legacy_tool(tool) for tool in tools]
+        kept["tools"] = [_legacy_tool(tool) for tool in tools if not _is_refused(tool)]
     if method == "tools/call" and "structuredContent" in kept:
         structured = kept["structuredContent"]
         if not isinstance(structured, dict):
@@ -112,6 +113,11 @@ def legacy_result(method: str, result: dict[str, Any]) -> dict[str, Any]:
             if not kept.get("content"):  # nothing of the answer may be lost
                 kept["content"] = [{"type": "text", "text": encode_json(structured).decode()}]
     return kept
+
+
+def _is_refused(tool: object) -> bool:
+    """True for a tool that a client of the modern era has to drop (SEP-2243; CF-06): here that client is Doorward."""
+    return isinstance(tool, dict) and invalid_annotations(tool) is not None
 
 
 def _legacy_tool(tool: object) -> object:

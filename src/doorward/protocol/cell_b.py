@@ -5,6 +5,7 @@ Unknown members pass value-equal both ways (reference: 2025-11-25 basic/lifecycl
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from doorward.protocol import codes
@@ -21,6 +22,8 @@ from doorward.protocol.modern import (
 )
 
 _ENVELOPE = (VERSION_KEY, CAPABILITIES_KEY, CLIENT_INFO_KEY, LOG_LEVEL_KEY)
+NAME_KEY = "dev.doorward/name"
+_NAME = re.compile(r"(?!ask-|url-)[A-Za-z0-9_.\-]{1,64}")  # what begins so is ours
 _RESOURCE_NOT_FOUND = -32002  # 2025-11-25 server/resources
 URL_ELICITATION = -32042  # 2025-11-25 client/elicitation
 _SERVED = ("tools", "resources", "prompts", "completions", "logging", "experimental")
@@ -136,9 +139,19 @@ def urls_of(error: object) -> dict[str, Any]:
     return found
 
 
+def name_of(message: Message) -> str | None:
+    """What a legacy server calls its question, where it says so in ``_meta``: a question of its era has no name."""
+    name = meta_of(message).get(NAME_KEY)
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else None
+
+
 def input_request_of(message: Message) -> dict[str, Any]:
     """A legacy server's request as an input request; ids of the old era mean nothing in the new one."""
     params = {key: value for key, value in (message.params or {}).items() if key != "elicitationId"}
+    if NAME_KEY in (meta := meta_of(message)):
+        params["_meta"] = {key: value for key, value in meta.items() if key != NAME_KEY}
+        if not params["_meta"]:
+            del params["_meta"]
     asked: dict[str, Any] = {"method": message.method}
     if params or message.method != "roots/list":
         asked["params"] = params

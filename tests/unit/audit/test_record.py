@@ -161,7 +161,7 @@ def test_the_cache_of_constant_parts_is_bounded() -> None:
 
 
 @given(
-    key=st.tuples(*[st.text(max_size=300)] * 11),
+    key=st.tuples(*[st.text(max_size=300)] * 12),
     at=st.floats(0, 4e9),
     numbers=st.tuples(*[st.integers(0, 10**9)] * 4),
 )
@@ -169,10 +169,10 @@ def test_the_short_ways_write_what_the_long_ones_write(
     key: tuple[str, ...], at: float, numbers: tuple[int, int, int, int]
 ) -> None:
     records = Records("lab/doorward/x/w0", bytes(32))
-    era, cell, tenant, principal, client, server, method, item, session, address, pin = key
+    era, cell, tenant, principal, client, server, method, item, session, address, pin, issuer = key
     assert records.allowed(key, "E1", at, "b3k:1") == Records("lab/doorward/x/w0", bytes(32)).decision(
         event="E1", at=at, era=era, cell=cell, tenant=tenant, principal=principal, client=client, server=server, method=method,
-        item=item, session=session, address=address, pin=pin, request_digest="b3k:1",
+        item=item, session=session, address=address, pin=pin, issuer=issuer, request_digest="b3k:1",
     )  # fmt: skip
     requests, duration, status, code = numbers
     assert records.ended("E1", at, "ok", requests, duration, "b3k:2", status, code) == records.outcome(

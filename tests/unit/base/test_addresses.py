@@ -7,7 +7,7 @@ import re
 import socket
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from doorward.base.addresses import NetworkRules, as_address, kind_of, parse_exception, parse_target
@@ -118,6 +118,7 @@ def test_an_exception_that_means_nothing_or_too_much_is_refused(entry):
 ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
 
 
+@settings(deadline=None)
 @given(ADDRESSES)
 @example(ipaddress.ip_address("168.63.129.16"))
 def test_what_is_called_public_is_globally_routed(address):
@@ -129,6 +130,7 @@ def test_what_is_called_public_is_globally_routed(address):
         assert not (address.is_reserved or address.is_unspecified)
 
 
+@settings(deadline=None)
 @given(
     st.ip_addresses(v=4),
     st.sampled_from(["::ffff:{}", "::{}", "64:ff9b::{}", "::ffff:0:{}", "2606:4700::5efe:{}"]),
@@ -139,6 +141,7 @@ def test_no_form_that_carries_an_ipv4_address_is_reached(address, form):
     assert kind_of(inside) != "public"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.data())
 def test_no_spelling_that_the_c_library_reads_as_an_address_passes_but_the_plain_one(number, data):
     """inet_aton(3) takes octal, hexadecimal and short forms: whatever it takes is refused or is the dotted quad itself."""
@@ -157,6 +160,7 @@ def test_no_spelling_that_the_c_library_reads_as_an_address_passes_but_the_plain
     assert target.host == str(ipaddress.IPv4Address(number)) == host
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=10))
 @example("idp.example.com", "/..//a")
 def test_a_parsed_url_is_a_fixed_point(host, path):

@@ -27,7 +27,7 @@ class Sent:
             if line
         }
         self.head, self.body, self.sink, self.hold = head, body, sink, hold
-        self.cancelled = self.paused = False
+        self.cancelled = self.paused = self.lingers = False
 
     @property
     def id(self) -> Any:
@@ -41,6 +41,9 @@ class Sent:
 
     def resume(self) -> None:
         self.paused = False
+
+    def linger(self) -> None:
+        self.lingers = True
 
     def open(self, status: int = 200, kind: str = "application/json", **fields: str) -> None:
         more = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
@@ -444,3 +447,77 @@ def test_a_modern_server_that_turns_out_to_be_legacy_now_is_asked_again(case: Ca
     found: list[Any] = []
     case.upstream.link("p", "modern", "2026-07-28", {}, found.append)
     assert case.origin.sent[-1].id == "doorward-probe", "what was cached did not hold (CF-08)"
+
+
+def test_a_response_on_which_the_server_asks_makes_room_for_others(case: Case) -> None:
+    sent, ear = case.asked()
+    sent.open(kind="text/event-stream")
+    sent.event(
+        {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}}
+    )
+    assert not sent.lingers, "only a question waits for a person"
+    sent.event({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": {}})
+    assert sent.lingers
+    assert [message.method for message in ear.messages] == ["notifications/progress", "elicitation/create"]
+
+
+def opened(case: Case) -> Any:
+    """A link with a session at the server."""
+    link = case.link()
+    sent, _, _ = case.post(link, "initialize", 0)
+    sent.reply({"jsonrpc": "2.0", "id": 0, "result": {"protocolVersion": "2025-11-25"}}, Mcp_Session_Id="abc")
+    link.negotiated("2025-11-25")
+    return link
+
+
+def told(case: Case) -> list[Any]:
+    """The cancellations that went out."""
+    bodies = [json.loads(one.body) for one in case.origin.sent if one.body]
+    return [one["params"]["requestId"] for one in bodies if one["method"] == "notifications/cancelled"]
+
+
+def test_a_legacy_server_is_told_when_nobody_waits_any_more(case: Case) -> None:
+    link = opened(case)
+    sent, ear, cancel = case.post(link, "tools/call")
+    cancel()
+    cancel()
+    assert sent.cancelled and told(case) == [7] and ear.ends == 0
+    case.timers.fire()
+    assert told(case) == [7, 7], "the first word may have overtaken the request on another connection"
+    assert case.origin.sent[-1].fields["mcp-session-id"] == "abc"
+
+
+def test_a_legacy_server_is_told_when_its_answer_is_overdue(case: Case) -> None:
+    sent, ear, cancel = case.post(opened(case), "tools/call")
+    sent.sink.on_fail(UpstreamError("upstream-timeout", "The server did not answer in time."))
+    cancel()
+    assert told(case) == [7] and ear.code == "upstream-timeout"
+
+
+def test_what_needs_no_word_gets_none(case: Case) -> None:
+    link = opened(case)
+    sent, _, cancel = case.post(link, "tools/call")
+    sent.reply({"jsonrpc": "2.0", "id": 7, "result": {}})
+    cancel()  # it is over
+    _, _, cancel = case.post(link, "notifications/roots/list_changed", None)
+    cancel()
+    modern, _, cancel = case.post(case.link("modern"), "tools/call")
+    cancel()  # in the newer era leaving says it
+    assert modern.cancelled and told(case) == []
+
+
+def test_one_word_is_enough_once_the_server_has_begun_to_answer(case: Case) -> None:
+    sent, _, cancel = case.post(opened(case), "tools/call")
+    sent.open(kind="text/event-stream")
+    cancel()
+    case.timers.fire()
+    assert told(case) == [7]
+
+
+def test_a_session_that_has_ended_meanwhile_hears_no_second_word(case: Case) -> None:
+    link = opened(case)
+    _, _, cancel = case.post(link, "tools/call")
+    cancel()
+    link.close()
+    case.timers.fire()
+    assert told(case) == [7]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.gateway.test_http_link import Case
 
 from doorward.gateway.sse_link import endpoint_target
 
@@ -55,3 +58,23 @@ def test_whatever_is_told_the_target_is_a_plain_path(told: str) -> None:
     assert found is None or (
         found.startswith("/") and found.isascii() and " " not in found and "\n" not in found
     )
+
+
+def test_a_server_of_the_oldest_transport_hears_when_nobody_waits() -> None:
+    case = Case()
+    case.upstream.speaks_sse = True
+    link = case.link()
+    case.post(link, "initialize", 0)
+    stream = case.origin.sent[0]
+    stream.open(kind="text/event-stream")
+    stream.event(text="event: endpoint\ndata: /messages?s=1\n\n")
+    _, ear, cancel = case.post(link, "tools/call")
+    cancel()
+    cancel()
+    told = json.loads(case.origin.sent[-1].body)
+    assert told["method"] == "notifications/cancelled" and told["params"]["requestId"] == 7
+    assert sum(b"notifications/cancelled" in one.body for one in case.origin.sent) == 1 and ear.ends == 0
+    answered, _, cancel = case.post(link, "tools/list", 8)
+    stream.event({"jsonrpc": "2.0", "id": 8, "result": {}})
+    cancel()  # it is over
+    assert case.origin.sent[-1] is answered

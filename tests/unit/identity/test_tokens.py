@@ -13,11 +13,11 @@ from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from doorward.base.clock import FakeClock
+from doorward.identity.bearer import REMEMBERED_COUNT, TOKEN_BYTES
+from doorward.identity.budget import FAILURES_AT_ONCE, CheckBudget
 from doorward.identity.keys import KeySet
 from doorward.identity.principal import Principal
 from doorward.identity.tokens import (
-    REMEMBERED_COUNT,
-    TOKEN_BYTES,
     TokenJudge,
     TokenRefusal,
     issue,
@@ -68,6 +68,40 @@ def judge(**changes: Any) -> TokenJudge:
     options: dict[str, Any] = {"users": {"alice": ("user", "auditor")}} | changes
     revoked = options.pop("revoked", ())
     return TokenJudge(KEYS.jwks(), ISSUER, options.pop("clock", CLOCK), revoked, **options)
+
+
+def test_one_address_has_a_budget_of_failures_and_known_tokens_go_on() -> None:
+    clock = FakeClock()
+    one = judge(clock=clock, budget=CheckBudget(clock))
+    assert isinstance(one.judge(f"Bearer {GOOD}", RESOURCE, "192.0.2.1"), Principal)
+    before = one.signature_checks
+    forged = [
+        sign_raw(
+            msgspec.json.encode({"typ": "at+jwt", "alg": "ES256", "kid": KEYS.current.kid}),
+            msgspec.json.encode(claims(jti=f"{n}")),
+            FOREIGN,
+        )
+        for n in range(200)
+    ]
+    found = [one.judge(f"Bearer {token}", RESOURCE, "192.0.2.1") for token in forged]
+    assert one.signature_checks - before == FAILURES_AT_ONCE
+    kinds = [refusal.kind for refusal in found if isinstance(refusal, TokenRefusal)]
+    assert kinds == ["invalid"] * FAILURES_AT_ONCE + ["busy"] * (200 - FAILURES_AT_ONCE)
+    assert isinstance(one.judge(f"Bearer {GOOD}", RESOURCE, "192.0.2.1"), Principal)
+    fresh = signed(claims(jti="fresh"))
+    assert isinstance(one.judge(f"Bearer {fresh}", RESOURCE, "192.0.2.1"), TokenRefusal)
+    assert isinstance(one.judge(f"Bearer {fresh}", RESOURCE, "192.0.2.2"), Principal)
+
+
+def test_without_a_budget_every_forged_token_costs_a_signature() -> None:
+    one = judge()
+    for number in range(100):
+        one.judge(
+            f"Bearer {sign_raw(msgspec.json.encode({'typ': 'at+jwt', 'alg': 'ES256', 'kid': KEYS.current.kid}), msgspec.json.encode(claims(jti=f'{number}')), FOREIGN)}",
+            RESOURCE,
+            "192.0.2.1",
+        )
+    assert one.signature_checks == 100
 
 
 def ask(token: str, resource: str = RESOURCE, **changes: Any) -> Principal | TokenRefusal:

@@ -86,11 +86,14 @@ def test_initialize_is_answered_from_discover() -> None:
     assert bare["serverInfo"] == {"name": "unnamed", "version": "unknown"}
 
 
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "x-mcp-header": "A"}}}
+
+
 def test_what_legacy_validators_reject_is_taken_away() -> None:
-    array = {"name": "a", "outputSchema": {"type": "array"}, "inputSchema": {"x-mcp-header": "A"}}
+    array = {"name": "a", "outputSchema": {"type": "array"}, "inputSchema": SCHEMA}
     thing = {"name": "b", "outputSchema": {"type": "object"}}
     listed = cell_a.legacy_result("tools/list", {"tools": [array, thing]})["tools"]
-    assert listed == [{"name": "a", "inputSchema": {"x-mcp-header": "A"}}, thing]
+    assert listed == [{"name": "a", "inputSchema": SCHEMA}, thing]
     text = {"type": "text", "text": "[1]"}
     assert cell_a.legacy_result("tools/call", {"content": [], "structuredContent": [1]}) == {
         "content": [text]
@@ -180,3 +183,13 @@ def test_a_filter_names_what_may_change() -> None:
     capabilities = {"tools": {"listChanged": True}, "prompts": {"listChanged": False}, "resources": 1}
     assert cell_a.listen_filter(capabilities, []) == {"toolsListChanged": True}
     assert cell_a.listen_filter({}, ["u"]) == {"resourceSubscriptions": ["u"]}
+
+
+def test_a_tool_that_a_modern_client_has_to_drop_is_dropped_for_the_legacy_one() -> None:
+    def tool(name: str, annotation: object) -> dict[str, Any]:
+        schema = {"type": "object", "properties": {"a": {"type": "string", "x-mcp-header": annotation}}}
+        return {"name": name, "inputSchema": schema}
+
+    listed = {"tools": [tool("good", "Region"), tool("empty", ""), tool("odd", "a b"), {"name": "plain"}, 7]}
+    kept = cell_a.legacy_result("tools/list", {**listed, "resultType": "complete"})["tools"]
+    assert kept == [tool("good", "Region"), {"name": "plain"}, 7]

@@ -102,3 +102,15 @@ def test_a_subscription_hears_what_it_covers_under_its_own_id() -> None:
     for uri, covered in (("a", True), ("b", False)):
         updated = notification("notifications/resources/updated", {"uri": uri})
         assert (cell_b.stamped(updated, kept, 7) is not None) == covered
+
+
+@given(
+    st.one_of(
+        st.text(max_size=80), st.from_regex(r"(ask|url)-[0-9]+", fullmatch=True), st.integers(), st.none()
+    )
+)
+def test_whatever_a_server_calls_its_question_the_name_is_plain_and_none_of_ours(name: Any) -> None:
+    found = cell_b.name_of(request("q", "elicitation/create", {"_meta": {cell_b.NAME_KEY: name}}))
+    if found is not None:
+        assert found == name and found.isascii() and 0 < len(found) <= 64 and found.isprintable()
+        assert not found.startswith(("ask-", "url-")) and " " not in found

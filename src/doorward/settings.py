@@ -16,6 +16,7 @@ from doorward.catalogue.server import Credentials, FileGrant, SecretReference, S
 from doorward.policy.roles import Role
 from doorward.settings_identity import IdentitySettings, IntrospectionSettings, IssuerSettings, UserSettings
 from doorward.settings_meta import says as _says
+from doorward.settings_oauth import ClientSettings
 from doorward.settings_transport import ListenerTls
 from doorward.settings_words import FOREIGN_SENTENCES
 
@@ -210,6 +211,7 @@ SLUGS: dict[str, bool] = {
     "gate-server-requests": False,
     "scope-cache": True,
     "keep-ledger": True,
+    "ask-consent": True,
     "keep-cage": True,
     "keep-tls": True,
 }
@@ -351,7 +353,15 @@ def _flatten(value: object, key: str, found: dict[str, object]) -> None:
 
 
 # Tables whose names are the operator's own: gateway.listen is itself, servers.time.url is servers.*.url.
-_NAMED = ("servers", "roles", "controls", "limits.principal", "limits.server", "limits.tool")
+_NAMED = (
+    "servers",
+    "roles",
+    "controls",
+    "limits.principal",
+    "limits.server",
+    "limits.tool",
+    "identity.broker.roles",
+)
 
 
 def general_key(key: str) -> str:
@@ -389,6 +399,7 @@ def _describe(kind: type[msgspec.Struct], key: str, rows: list[tuple[str, object
         ListenerTls | None: (ListenerTls, ""),
         ServerTls | None: (ServerTls, ""),
         tuple[UserSettings, ...]: (UserSettings, "[]"),
+        tuple[ClientSettings, ...]: (ClientSettings, "[]"),
         tuple[IssuerSettings, ...]: (IssuerSettings, "[]"),
         IntrospectionSettings | None: (IntrospectionSettings, ""),
         tuple[FileGrant, ...]: (FileGrant, "[]"),

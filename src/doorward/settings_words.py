@@ -4,6 +4,8 @@ from __future__ import annotations
 
 FOREIGN_SENTENCES: dict[str, str] = {
     "identity.users": "The embedded accounts.",
+    "identity.clients": "OAuth clients that the operator knows.",
+    "identity.broker.roles.*": "Roles here, by a value of the roles claim.",
     "identity.issuers": "With `external`: whose access tokens are taken.",
     "identity.issuers[].introspection": "How its tokens that are no JWTs are asked about; at most one issuer has it.",
     "limits.address": "Limit for each peer address, before authentication; absent is none.",

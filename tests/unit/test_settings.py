@@ -152,9 +152,20 @@ REFUSED = [
     ("[gateway]\ntls = { cert = 'a', key = { file = 'k' }, client_ca = 'c', min_version = '1.2' }", "settings-floor", ["line 2", "1.3"]),
     ("[admin]\ntls = { cert = 'a', key = { file = 'k' }, client_ca = 'c' }", "settings-not-available", ["admin.tls.client_ca"]),
     ("[controls.keep-tls]\nmode = 'off'", "settings-floor", ["keep-tls"]),
+    ("identity.mode = 'broker'", "settings-invalid", ["line 1", "identity.broker.client_id"]),
+    ("[identity.broker]\nissuer = 'https://i.example'", "settings-invalid", ["line 1", "broker"]),
+    ("[identity]\nmode = 'broker'\n[identity.broker]\nclient_id = 'd'\nissuer = 'i'", "settings-invalid", ["line 5", "issuer"]),
+    ("[[identity.clients]]\nid = 'c'", "settings-invalid", ["line 1", "redirect_uris"]),
+    ("[[identity.clients]]\nid = 'c'\nredirect_uris = ['http://evil.example/cb']", "settings-invalid", ["line 3", "http to another host"]),
+    ("[[identity.clients]]\nid = 'c'\ngrants = ['client_credentials']", "settings-invalid", ["line 1", "secret"]),
+    ("[[identity.clients]]\nid = 'https://c.example/d'\nredirect_uris = ['https://c.example/cb']", "settings-invalid", ["line 2", "id"]),
+    ("[[identity.clients]]\nid = 'c'\nsecret = 'literal'", "settings-invalid", ["line 3", "secret"]),
+    ("[[identity.clients]]\nid = 'c'\ngrants = ['jwt_bearer']", "settings-invalid", ["line 3", "broker"]),
+    ("[[identity.clients]]\nid = 'c'\ngrants = ['password']", "settings-invalid", ["line 3", "grants"]),
+    ("[[identity.users]]\nname = 'client:x'", "settings-invalid", ["line 2", "name"]),
+    ("[identity.registration]\nschemes = ['javascript']", "settings-invalid", ["line 2", "schemes"]),
+    ("[controls.ask-consent]\nmode = 'off'", "settings-floor", ["line 2", "ask-consent"]),
     ("identity.mode = 'external'", "settings-invalid", ["line 1", "identity.issuers"]),
-    ("identity.mode = 'broker'", "settings-not-available", ["line 1", "broker"]),
-    ("identity.mode = 'broker'", "settings-not-available", ["line 1", "broker"]),
     ("[[identity.issuers]]\nissuer = 'https://a.example'", "settings-invalid", ["identity.issuers", "external"]),
     (ISSUER + "issuer = 'x'", "settings-invalid", ["line 4", "identity.issuers[0].issuer"]),
     (ISSUER + "issuer = 'http://a.example'", "settings-invalid", ["line 4", "https"]),
@@ -269,6 +280,19 @@ def test_hard_profiles_name_what_weakens_them(profile, weak):
     assert refusal(head + weak).code == "settings-floor"
 
 
+@pytest.mark.parametrize("profile", ["production", "regulated"])
+def test_strict_profiles_have_no_embedded_accounts_unless_they_are_allowed_by_name(profile):
+    head = f"gateway.profile = '{profile}'\ngateway.public_url = 'https://a.example'\n"
+    users = "[[identity.users]]\nname = 'alice'\n"
+    refused = refusal(head + users)
+    assert refused.code == "settings-floor"
+    assert "embedded_accounts_in" in refused.tell
+    other = "regulated" if profile == "production" else "production"
+    assert refusal(f"{head}[identity]\nembedded_accounts_in = ['{other}']\n{users}").code == "settings-floor"
+    allowed = refusal(f"{head}[identity]\nembedded_accounts_in = ['{profile}']\n{users}")
+    assert allowed.code == "settings-not-available"  # what is refused now is the rest of the profile
+
+
 def test_controls_above_the_floor_may_report_or_be_off_anywhere():
     settings = read("[controls.limit-rate]\nmode = 'off'\n[controls.ask-policy]\nmode = 'report'")
     assert settings.controls["limit-rate"].mode == "off"
@@ -307,6 +331,7 @@ def test_every_setting_has_a_sentence():
         SERVER + "files = [{ path = 'a' }]\nenv = { K = 'v' }\n[limits.address]\n[limits.tool.'a/b.c']\n"
         "[[identity.users]]\nname = 'x'\n[gateway.tls]\ncert = 'c'\nkey = { file = 'k' }\n"
         "[admin.tls]\ncert = 'c'\nkey = { file = 'k' }\n"
+        "[[identity.clients]]\nid = 'c'\nredirect_uris = ['https://c.example/cb']\n"
         "[servers.b]\nurl = 'https://h/mcp'\ntls = { client_cert = 'c', client_key = { file = 'k' } }\n"
     )
     external = read(ISSUER + "issuer = 'https://a.example'\naudiences = { mcp = 'x' }\nclients = ['a']")

@@ -22,7 +22,9 @@ from doorward.controls.order import ORDER
 from doorward.controls.scope_cache import ScopeCache
 from doorward.controls.seal_state import SealState
 from doorward.gateway.pipeline import Placed
+from doorward.identity.clients import OWN
 from doorward.identity.foreign_judge import Ask, ForeignJudge, TokenMemory
+from doorward.identity.grants import CLIENT_SUBJECT
 from doorward.identity.metadata import issuer_of
 from doorward.identity.proof import NonceSeal, ProofJudge
 from doorward.identity.tokens import TokenJudge
@@ -68,7 +70,8 @@ def _judge(
         issuer_of(settings.gateway.public_url),
         clock,
         payload["revoked"],
-        users={user.name: user.roles for user in settings.identity.users},
+        users=accounts_of(settings),
+        is_brokered=settings.identity.mode == "broker",
         accepts_created=settings.gateway.profile in _OPEN_PROFILES,
         budget=memory.budget,
     )
@@ -79,6 +82,14 @@ def _binding(settings: Settings, payload: dict[str, Any], clock: Clock) -> BindT
     since = float(((payload.get("papers") or {}).get("proofs") or {}).get("since", clock.now()))
     judge = ProofJudge(nonces, clock, requires_nonce=settings.identity.dpop_nonce == "required", since=since)
     return BindToken(judge, nonces, settings.gateway.public_url)
+
+
+def accounts_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Who may be the subject of our tokens, with the roles that they have now: accounts, and clients for themselves."""
+    identity = settings.identity
+    users = {user.name: user.roles for user in identity.users} if identity.mode == "embedded" else {}
+    clients = {CLIENT_SUBJECT + one.id: one.roles for one in identity.clients if OWN in one.grants}
+    return {**users, **clients}
 
 
 def limits_of(settings: Settings) -> Limits:

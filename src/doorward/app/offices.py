@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from doorward.app.authorization import Authorization
 from doorward.app.certificates import Certificates
 from doorward.app.definitions import Definitions
 from doorward.app.issuers import Issuers
@@ -34,6 +35,7 @@ def offices_of(supervisor: Supervisor) -> list[Office]:
     issuers = Issuers(supervisor)
     return [
         Notary(supervisor),
+        Authorization(supervisor),
         issuers,
         Withdrawals(supervisor, issuers),
         Definitions(supervisor),

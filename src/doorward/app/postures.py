@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from doorward.app.certificates import Certificates
+from doorward.app.controls import mode_of
+from doorward.controls.ask_consent import AskConsent
 from doorward.controls.keep_cage import KeepCage
 from doorward.controls.keep_ledger import Health, KeepLedger
 from doorward.controls.keep_tls import KeepTls
@@ -42,8 +44,11 @@ class Postures:
 
     def look(self) -> dict[str, tuple[State, str]]:
         """Slug -> state and what was seen."""
+        settings = self._supervisor.settings
+        asks = mode_of(settings, AskConsent.slug) == "enforce"
         probes = (
             KeepLedger(self._ledger),
+            AskConsent(settings.identity.mode, asks=asks),
             KeepCage(lambda: self._cage, self._supervisor.settings.servers),
             KeepTls(self._supervisor.offices.of(Certificates).health),
         )

@@ -36,6 +36,11 @@ def _references(settings: Settings) -> Iterator[tuple[str, SecretReference]]:
                 yield f"servers.{name}.env.{variable}", value
         if spec.credentials.value is not None:
             yield f"servers.{name}.credentials.value", spec.credentials.value
+    for index, client in enumerate(settings.identity.clients):
+        if client.secret is not None:
+            yield f"identity.clients[{index}].secret", client.secret
+    if settings.identity.broker.secret is not None:
+        yield "identity.broker.secret", settings.identity.broker.secret
     for index, one in enumerate(settings.identity.issuers):
         if one.introspection is not None:
             yield f"identity.issuers[{index}].introspection.client_secret", one.introspection.client_secret

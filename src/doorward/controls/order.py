@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from doorward.controls.ask_consent import AskConsent
 from doorward.controls.ask_policy import AskPolicy
 from doorward.controls.bind_session import BindSession
 from doorward.controls.bind_token import BindToken
@@ -36,6 +37,7 @@ ORDER: tuple[type[Control], ...] = (
 
 POSTURES: tuple[type[Posture], ...] = (
     KeepLedger,  # nothing is served that is not on record
+    AskConsent,  # whoever gets tokens for a user was agreed to by that user
     KeepCage,  # what Doorward starts, it starts in a sandbox
     KeepTls,  # what leaves this machine is encrypted
 )

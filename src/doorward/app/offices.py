@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from doorward.app.key_room import KeyRoom
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
 from doorward.base.errors import CallerError, DoorwardError
@@ -24,8 +25,10 @@ _log = logging.getLogger("doorward.offices")
 
 def offices_of(supervisor: Supervisor) -> list[Office]:
     """Every office there is. One line for each, with the reason where its place matters."""
+    keys = KeyRoom(supervisor)
     return [
         Notary(supervisor),
+        keys,  # before all that keep secrets
     ]
 
 

@@ -36,6 +36,7 @@ from doorward.settings import Loaded, check_hot_change, load
 if TYPE_CHECKING:
     from doorward.adapters.state import State
     from doorward.adapters.stdio_pool import StdioPool
+    from doorward.identity.keys import KeySet
 
 _log = logging.getLogger("doorward.supervisor")
 _TICK_SECONDS = 0.5
@@ -395,6 +396,11 @@ class Supervisor:
         for worker in self.workers.values():
             if worker.is_ready:
                 worker.peer.tell("snapshot", self._snapshot(worker.index))
+
+    def adopt_keys(self, keys: KeySet) -> None:
+        """Sign and verify with these from now on, everywhere."""
+        self._keys = keys
+        self.push()
 
     async def revoke(self, jti: str, until: float, by: str) -> None:
         """Revoke a token everywhere. Raises: CallerError, StoreError."""

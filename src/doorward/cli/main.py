@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doorward.cli.doctor:doctor",
         "Say in plain words what is wrong with this machine or the settings.",
     ),
+    "keys": ("doorward.cli.keys:keys", "List Doorward's own keys, and rotate one with an overlap."),
     "range": (
         "doorward.cli.range:range_app",
         "Attack a Doorward of one's own, and see what each control stops.",

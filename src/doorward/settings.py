@@ -16,6 +16,7 @@ from doorward.catalogue.server import Credentials, FileGrant, SecretReference, S
 from doorward.policy.roles import Role
 from doorward.settings_identity import IdentitySettings, UserSettings
 from doorward.settings_meta import says as _says
+from doorward.settings_secrets import SecretsSettings
 from doorward.settings_words import FOREIGN_SENTENCES
 
 if TYPE_CHECKING:
@@ -182,6 +183,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Annotated[LimitSettings, _says("How much, for each principal.")] = LimitSettings()
     network: Annotated[NetworkSettings, _says("Where Doorward itself may connect.")] = NetworkSettings()
     audit: Annotated[AuditSettings, _says("The ledger.")] = AuditSettings()
+    secrets: Annotated[SecretsSettings, _says("The stores that secret references lead to.")] = (
+        SecretsSettings()
+    )
     controls: Annotated[dict[str, ControlSettings], _says("Modes of single controls, by slug.")] = {}
 
 

@@ -11,6 +11,7 @@ import msgspec
 from doorward.catalogue.server import FileGrant, ServerSpec
 from doorward.settings import Settings
 from doorward.settings_common import HOST, OPEN_PROFILES, is_loopback
+from doorward.settings_literals import literals_of
 
 if TYPE_CHECKING:
     from doorward.settings_load import Reader
@@ -59,6 +60,8 @@ def checked_server(spec: ServerSpec, settings: Settings, reader: Reader) -> Serv
     else:
         _check_command(spec, reader)
     _check_trust(spec, settings.gateway.profile, reader)
+    for below, advice in literals_of(spec):
+        reader.fail("settings-invalid", (*path, *below), advice)
     if not 0 < spec.start_timeout_seconds <= 600:
         reader.fail(
             "settings-invalid", (*path, "start_timeout_seconds"), "expected a number of seconds up to 600."

@@ -372,3 +372,53 @@ def test_no_bytes_raise_anything_but_a_clear_refusal(content):
         load_bytes(content, FILE)
     except OperatorError as error:
         assert error.code.startswith("settings-")
+
+
+_CANARY = "canary-7f3e9a-1c"
+_GH = "ghp_" + "a1B2" * 9
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        (f"command = ['x']\nenv = {{ API_TOKEN = '{_CANARY}' }}", "servers.a.env.API_TOKEN"),
+        (f"command = ['x']\nenv = {{ db_password = '{_CANARY}' }}", "servers.a.env.db_password"),
+        (f"command = ['x']\nenv = {{ WHAT = '{_GH}' }}", "servers.a.env.WHAT"),
+        (f"command = ['x', '--api-key={_CANARY}']", "servers.a.command[1]"),
+        (f"command = ['x', '--token', '{_CANARY}']", "servers.a.command[2]"),
+        (f"command = ['x', '{_GH}']", "servers.a.command[1]"),
+        (f"url = 'https://x.example/mcp?api_key={_CANARY}'", "servers.a.url"),
+        (f"url = 'https://u:{_CANARY}@x.example/mcp'", "servers.a.url"),
+        (f"url = 'https://x.example/mcp'\ncredentials = {{ type = 'header', value = '{_CANARY}' }}", "servers.a.credentials.value"),
+        (
+            f"url = 'https://x.example/mcp'\ncredentials = {{ type = 'header', prefix = '{_GH}', value = {{ env = 'A' }} }}",
+            "servers.a.credentials.prefix",
+        ),
+    ],
+)  # fmt: skip
+def test_a_literal_secret_is_refused_by_its_key_and_not_repeated(
+    tmp_path: Path, table: str, key: str
+) -> None:
+    file = tmp_path / "doorward.toml"
+    file.write_text(f"[servers.a]\n{table}\n")
+    with pytest.raises(OperatorError) as caught:
+        load(file)
+    assert key in caught.value.tell
+    assert "line" in caught.value.tell
+    for secret in (_CANARY, _GH):
+        assert secret not in caught.value.tell + caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "command = ['x']\nenv = { TZ = 'Europe/Amsterdam', MAX_TOKENS = '4096', TOKEN = '', USE_TOKEN = 'true' }",
+        "command = ['x', '--token-file', '/run/secrets/token']\nenv = { API_KEY = '/run/secrets/key' }",
+        "command = ['x', '--secret', 'off', 'tokenizer']",
+        "url = 'https://x.example/mcp?page=keyboard-layout'",
+    ],
+)
+def test_plain_settings_are_no_secrets(tmp_path: Path, table: str) -> None:
+    file = tmp_path / "doorward.toml"
+    file.write_text(f"[servers.a]\n{table}\n")
+    load(file)

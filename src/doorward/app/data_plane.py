@@ -76,7 +76,7 @@ class DataPlane:
         self._facts = FactBook(self._clock, _later)
         self._live: set[Exchange] = set()
         self._pools: dict[tuple[str, int, bool], HttpPool] = {}
-        self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
+        self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream, Upstream]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._accounts: dict[str, frozenset[str]] = {}
         self._limits: LimitRate | None = None
@@ -155,7 +155,7 @@ class DataPlane:
         for exchange in list(self._live):
             exchange.stop("The gateway is shutting down.")
         self.table.close()
-        for _, _, upstream in self._upstreams.values():
+        for _, _, upstream, _ in self._upstreams.values():
             upstream.close()
         await self._listener.drain(max(until - loop.time(), _BREAK_SECONDS))
 
@@ -262,23 +262,25 @@ class DataPlane:
 
     def _build_upstreams(self, settings: Settings, secrets: dict[str, bytes]) -> dict[str, Upstream]:
         """Keep the upstream of every server whose settings did not change: its era and links stay known."""
-        kept: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
+        kept: dict[str, tuple[ServerSpec, bytes, BridgedUpstream, Upstream]] = {}
         for name, spec in settings.servers.items():
             credential = _credential(spec, secrets.get(name, b""))
             known = self._upstreams.get(name)
             if known is not None and known[0] == spec and known[1] == credential:
                 kept[name] = known
+            elif known is not None and known[0] == spec and isinstance(known[3], HttpUpstream):
+                known[3].present(credential)  # only the secret is another: what is open stays open
+                kept[name] = (spec, credential, known[2], known[3])
             else:
                 self._facts.forget(name)
-                kept[name] = (spec, credential, self._bridged(spec, credential))
-        for name, (_, _, before) in self._upstreams.items():
-            if kept.get(name, (None, None, None))[2] is not before:
+                inner = self._make_upstream(spec, credential)
+                bridged = BridgedUpstream(inner, spec.name, self._parks, _later)
+                kept[name] = (spec, credential, bridged, inner)
+        for name, (_, _, before, _) in self._upstreams.items():
+            if name not in kept or kept[name][2] is not before:
                 before.close()
         self._upstreams = kept
         return {name: one[2] for name, one in kept.items()}
-
-    def _bridged(self, spec: ServerSpec, credential: bytes) -> BridgedUpstream:
-        return BridgedUpstream(self._make_upstream(spec, credential), spec.name, self._parks, _later)
 
     def _make_upstream(self, spec: ServerSpec, credential: bytes) -> Upstream:
         if spec.is_stdio:

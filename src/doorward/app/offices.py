@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from doorward.app.key_room import KeyRoom
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
+from doorward.app.secret_room import SecretRoom
 from doorward.base.errors import CallerError, DoorwardError
 from doorward.console.acts import Act
 
@@ -29,6 +30,7 @@ def offices_of(supervisor: Supervisor) -> list[Office]:
     return [
         Notary(supervisor),
         keys,  # before all that keep secrets
+        SecretRoom(supervisor),
     ]
 
 

@@ -122,14 +122,14 @@ class Supervisor:
         opening = asyncio.ensure_future(asyncio.to_thread(self._open_state))
         await asyncio.sleep(0)
         data_dir = self.data_dir
-        self._secrets = SecretReader(self.settings)
+        self.secrets = SecretReader(self.settings)
         self._keys = load_or_create_keys(data_dir)
         self._session_key = load_or_create_secret(data_dir, "session")
         self._digest_key = load_or_create_secret(data_dir, "digest")
         lab = self.settings.gateway.profile == "lab"
         self.signer = LedgerSigner(data_dir, load_or_create_ed25519(data_dir, "ledger-signing"), lab=lab)
         self.counters = SharedCounters.attach(self._counters_fd, 0)
-        self._in_force = prepare(self.loaded, self._secrets)
+        self._in_force = await asyncio.to_thread(prepare, self.loaded, self.secrets)  # stores may be far
         chronicle = Chronicle(
             data_dir, self.signer, self._digest_key, self.settings.audit.sync_ms, on_failed=self.fail
         )
@@ -163,7 +163,7 @@ class Supervisor:
 
         return StdioPool(
             Cage(self.data_dir, loaded.path.parent),
-            env_of=lambda spec: self._secrets.env_of(spec),
+            env_of=lambda spec: self.secrets.env_of(spec),
             package_of=Packages(self.data_dir).packaged,
             on_event=self._note_server,
         )
@@ -402,6 +402,12 @@ class Supervisor:
         self._keys = keys
         self.push()
 
+    def present(self, credentials: dict[str, bytes]) -> None:
+        """Present these to upstreams from now on, if they are others."""
+        if credentials != self._in_force.credentials:
+            self._in_force = msgspec.structs.replace(self._in_force, credentials=credentials)
+            self.push()
+
     async def revoke(self, jti: str, until: float, by: str) -> None:
         """Revoke a token everywhere. Raises: CallerError, StoreError."""
         if not jti or len(jti) > _REVOCATION_CHARS:
@@ -455,7 +461,7 @@ class Supervisor:
     async def _ready_revision(self, fresh: Loaded) -> tuple[Prepared, StdioPool | None]:
         """Judge a changed file wholly. Raises: DoorwardError; nothing has changed then."""
         check_hot_change(self.settings, fresh.settings)
-        ready = await asyncio.to_thread(prepare, fresh, self._secrets)
+        ready = await asyncio.to_thread(prepare, fresh, self.secrets)
         jwks = self._keys.jwks()
         await asyncio.to_thread(try_whole, lambda: judge(ready, jwks, self.counters))
         await asyncio.to_thread(self.offices.judge, fresh)

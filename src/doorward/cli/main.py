@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Attack a Doorward of one's own, and see what each control stops.",
     ),
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
+    "secrets": ("doorward.cli.secrets:secrets", "List and check the secrets that the settings refer to."),
     "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
     "token": ("doorward.cli.token:token", "Print one access token for one protected server."),

@@ -198,6 +198,7 @@ class HttpLink:
         self.session_id = ""
         self._initialized = False
         self._prefix = b""
+        self._prefix_of = b""  # the upstream's part of it, which changes with its credential
         self._sse: SseLink | None = None  # the server speaks the oldest transport only
         self.closed = False
 
@@ -228,8 +229,9 @@ class HttpLink:
             self._upstream.forget_era()
 
     def _legacy_prefix(self) -> bytes:
-        if not self._prefix:
-            lines = self._upstream.post_prefix
+        lines = self._upstream.post_prefix
+        if not self._prefix or self._prefix_of is not lines:
+            self._prefix_of = lines
             if self._initialized:
                 lines += f"MCP-Protocol-Version: {self.version}\r\n".encode()
             if self.session_id:
@@ -378,16 +380,20 @@ class HttpUpstream:
         self.host, self.target, self.later = host, target, later
         self.speaks_sse = False  # HTTP with SSE, the oldest transport, and nothing else
         self._schema_of = schema_of
-        self._common = f" HTTP/1.1\r\nHost: {host}\r\n".encode() + _AGENT + credential
-        common = f" {target}".encode() + self._common
-        both = b"Accept: application/json, text/event-stream\r\n"
-        self.post_prefix = b"POST" + common + both + b"Content-Type: application/json\r\n"
-        self.get_prefix = b"GET" + common + b"Accept: text/event-stream\r\n"
-        self.delete_prefix = b"DELETE" + common + both
+        self.present(credential)
         self._era: Era | None = None
         self._modern: HttpLink | None = None
         self._waiting: list[Callable[[Link | UpstreamError], None]] = []
         self._cancel_timer: Cancel = _nothing
+
+    def present(self, credential: bytes) -> None:
+        """Present this header line from the next message on, in sessions that are open as well."""
+        self._common = f" HTTP/1.1\r\nHost: {self.host}\r\n".encode() + _AGENT + credential
+        common = f" {self.target}".encode() + self._common
+        both = b"Accept: application/json, text/event-stream\r\n"
+        self.post_prefix = b"POST" + common + both + b"Content-Type: application/json\r\n"
+        self.get_prefix = b"GET" + common + b"Accept: text/event-stream\r\n"
+        self.delete_prefix = b"DELETE" + common + both
 
     def prefix_to(self, target: str) -> bytes:
         """The head of a POST to another path of the same server, but for its length."""

@@ -68,6 +68,13 @@ THREATS = (
         ("M1", "M2", "S1.3", "S1.4"),
     ),
     Threat(
+        "A caller's token goes on to a server",
+        "A server, or whoever owns it, gets tokens that were meant for Doorward and uses them elsewhere; or one caller acts with another's rights.",
+        "Servers get credentials of their own: for Doorward, or for each caller by exchange. Without one the call is refused with -31007.",
+        ("S7.5",),
+        ("present-credential",),
+    ),
+    Threat(
         "A web page talks to a gateway on this machine",
         "A page in a browser sends requests to loopback, or points its own name there (DNS rebinding).",
         "403 for every Host and Origin that is not configured, before anything else is looked at.",

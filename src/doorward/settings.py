@@ -198,6 +198,7 @@ SLUGS: dict[str, bool] = {
     "check-shape": True,
     "limit-rate": False,
     "ask-policy": False,
+    "present-credential": True,
     "gate-server-requests": False,
     "keep-ledger": True,
     "keep-cage": True,

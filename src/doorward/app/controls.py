@@ -15,6 +15,7 @@ from doorward.controls.control import Control, Mode
 from doorward.controls.gate_server_requests import GateServerRequests
 from doorward.controls.limit_rate import Counters, Limit, LimitRate, Limits
 from doorward.controls.order import ORDER
+from doorward.controls.present_credential import Credentials, PresentCredential
 from doorward.gateway.pipeline import Placed
 from doorward.identity.metadata import issuer_of
 from doorward.identity.tokens import TokenJudge
@@ -69,7 +70,12 @@ def _limit(given: Allowance) -> Limit:
 
 
 def build_controls(
-    settings: Settings, payload: dict[str, Any], policy: PolicyEngine, counters: Counters, clock: Clock
+    settings: Settings,
+    payload: dict[str, Any],
+    policy: PolicyEngine,
+    counters: Counters,
+    clock: Clock,
+    credentials: Credentials | None = None,
 ) -> tuple[list[Placed], LimitRate]:
     """All controls in order, with their modes; and the limits apart, for the check by peer address."""
     gateway = settings.gateway
@@ -86,6 +92,7 @@ def build_controls(
         CheckShape: CheckShape(),
         LimitRate: limits,
         AskPolicy: AskPolicy(policy),
+        PresentCredential: PresentCredential(credentials),
         GateServerRequests: GateServerRequests(
             {name: spec.allow_requests for name, spec in settings.servers.items()}
         ),

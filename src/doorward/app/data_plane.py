@@ -31,6 +31,7 @@ from doorward.catalogue.server import ServerSpec
 from doorward.controls.control import Refuse
 from doorward.controls.limit_rate import LimitRate
 from doorward.gateway.bridge import BridgedUpstream
+from doorward.gateway.credentials import CredentialBook, CredentialedUpstream, Kind
 from doorward.gateway.desk import Desk
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.facts import FactBook
@@ -51,7 +52,7 @@ from doorward.settings import Settings
 _ENDLESS = frozenset({"subscriptions/listen"})  # ends when somebody ends it
 _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
-_WEB_SECONDS = 30.0
+_ASK_SECONDS = 30.0
 
 
 class DataPlane:
@@ -74,6 +75,7 @@ class DataPlane:
         self._ids = EventIds()
         self.freshness = Freshness(self._clock)
         self._facts = FactBook(self._clock, _later)
+        self._book = CredentialBook(lambda payload, then: self._ask("credential", payload, then), self._clock)
         self._live: set[Exchange] = set()
         self._pools: dict[tuple[str, int, bool], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream, Upstream]] = {}
@@ -119,7 +121,7 @@ class DataPlane:
             ids=self._ids,
             relay=self._relay,
             parks=self._parks,
-            web=WebDoor(self._ask_web),
+            web=WebDoor(lambda payload, then: self._ask("web", payload, then)),
             is_ready=lambda: self.ledger_ok,
         )
         self.freshness.tick(snapshot.generation)
@@ -223,7 +225,11 @@ class DataPlane:
 
     def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
         policy = build_policy(settings, payload.get("policies") or {})
-        placed, limits = build_controls(settings, payload, policy, self._counters, self._clock)
+        kinds = {
+            name: kind_of(spec) for name, spec in settings.servers.items() if spec.credentials.is_granted
+        }
+        self._book.adopt(kinds, (payload.get("papers") or {}).get("credentials"))
+        placed, limits = build_controls(settings, payload, policy, self._counters, self._clock, self._book)
         if self._limits is not None:
             limits.adopt(self._limits)
         self._limits = limits
@@ -294,14 +300,22 @@ class DataPlane:
             pool = HttpPool(host, port, self._outbox, self._deadlines, tls=context)
             self._pools[(host, port, tls)] = pool
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return HttpUpstream(spec.name, pool, parts.netloc, target, credential, self._facts.schema_of, _later)
 
-    # -- pages of the supervisor's offices ----------------------------------------------------------------------
+        def make(line: bytes) -> HttpUpstream:
+            return HttpUpstream(spec.name, pool, parts.netloc, target, line, self._facts.schema_of, _later)
 
-    def _ask_web(self, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
+        return (
+            CredentialedUpstream(spec.name, self._book, make)
+            if spec.credentials.is_granted
+            else make(credential)
+        )
+
+    # -- what the supervisor's offices answer -------------------------------------------------------------------
+
+    def _ask(self, topic: str, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
         async def asking() -> None:
             try:
-                found = await self._peer.ask("web", payload, timeout_seconds=_WEB_SECONDS)
+                found = await self._peer.ask(topic, payload, timeout_seconds=_ASK_SECONDS)
             except DoorwardError:
                 found = None
             then(found)
@@ -359,6 +373,13 @@ class _NoLimit:
     def admit_address(self, address: str) -> Refuse | None:
         """Everyone may come."""
         return None
+
+
+def kind_of(spec: ServerSpec) -> Kind:
+    """For whom a server's token is."""
+    if not spec.credentials.varies:
+        return "shared"
+    return "personal" if spec.credentials.type == "oauth" else "exchange"
 
 
 def _credential(spec: ServerSpec, secret: bytes) -> bytes:

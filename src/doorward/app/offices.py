@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from doorward.app.credential_room import CredentialRoom
 from doorward.app.key_room import KeyRoom
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
@@ -31,6 +32,7 @@ def offices_of(supervisor: Supervisor) -> list[Office]:
         Notary(supervisor),
         keys,  # before all that keep secrets
         SecretRoom(supervisor),
+        CredentialRoom(supervisor),
     ]
 
 

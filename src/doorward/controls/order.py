@@ -12,6 +12,7 @@ from doorward.controls.gate_server_requests import GateServerRequests
 from doorward.controls.keep_cage import KeepCage
 from doorward.controls.keep_ledger import KeepLedger
 from doorward.controls.limit_rate import LimitRate
+from doorward.controls.present_credential import PresentCredential
 
 ORDER: tuple[type[Control], ...] = (
     CheckOrigin,  # first: a browser of another site learns nothing, not even that a token is missing
@@ -20,6 +21,7 @@ ORDER: tuple[type[Control], ...] = (
     CheckShape,  # only well-formed messages of the era are counted and judged further
     LimitRate,  # before policy, so that a flood of questions costs nothing but counting
     AskPolicy,  # closed by default: what no rule allows does not exist for this caller
+    PresentCredential,  # last before the server: only a call that is allowed may cost a token
     GateServerRequests,  # what servers ask of clients passes here, after the call itself was allowed
 )
 

@@ -42,10 +42,31 @@ def _media_type(field: str) -> str:
     return field.split(";", 1)[0].strip().lower()
 
 
+class UpstreamRefusedError(UpstreamError):
+    """The server refused what Doorward presented; ``challenge`` is its ``WWW-Authenticate``, text of a peer."""
+
+    def __init__(self, status: int, challenge: str) -> None:
+        super().__init__(
+            "upstream-refused", "The protected server refused the gateway's credential.", str(status)
+        )
+        self.status = status
+        self.challenge = challenge
+
+
 class HttpExchange:
     """One POST or GET on an upstream, as an HTTP sink that feeds a message sink."""
 
-    __slots__ = ("_body", "_finished", "_link", "_message", "_reader", "_sink", "_status", "handle")
+    __slots__ = (
+        "_body",
+        "_challenge",
+        "_finished",
+        "_link",
+        "_message",
+        "_reader",
+        "_sink",
+        "_status",
+        "handle",
+    )
 
     def __init__(self, link: HttpLink, message: Message | None, sink: Sink) -> None:
         self._link = link
@@ -54,6 +75,7 @@ class HttpExchange:
         self._reader: SseReader | None = None
         self._body: list[bytes] = []
         self._status = 0
+        self._challenge = ""
         self._finished = False
         self.handle: HttpHandle | None = None
 
@@ -76,6 +98,8 @@ class HttpExchange:
                 self._fail(
                     "upstream-media-type", "The protected server answered with an unknown media type.", kind
                 )
+        elif head.status in (401, 403) and "www-authenticate" not in head.repeated:
+            self._challenge = head.fields.get("www-authenticate", "")
 
     def on_data(self, part: bytes) -> None:
         if self._finished:
@@ -182,9 +206,8 @@ class HttpExchange:
         elif status in (400, 404, 405, 406):
             self._link.doubt()
         if status in (401, 403):
-            return self._fail(
-                "upstream-refused", "The protected server refused the gateway's credential.", str(status)
-            )
+            self.cancel()
+            return self._sink.failed(UpstreamRefusedError(status, self._challenge))
         return self._fail("upstream-status", f"The protected server answered with HTTP status {status}.")
 
 

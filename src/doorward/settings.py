@@ -16,6 +16,7 @@ from doorward.catalogue.server import Credentials, FileGrant, SecretReference, S
 from doorward.policy.roles import Role
 from doorward.settings_identity import IdentitySettings, UserSettings
 from doorward.settings_meta import says as _says
+from doorward.settings_oauth import ClientSettings
 from doorward.settings_secrets import SecretsSettings
 from doorward.settings_words import FOREIGN_SENTENCES
 
@@ -339,7 +340,15 @@ def _flatten(value: object, key: str, found: dict[str, object]) -> None:
 
 
 # Tables whose names are the operator's own: gateway.listen is itself, servers.time.url is servers.*.url.
-_NAMED = ("servers", "roles", "controls", "limits.principal", "limits.server", "limits.tool")
+_NAMED = (
+    "servers",
+    "roles",
+    "controls",
+    "limits.principal",
+    "limits.server",
+    "limits.tool",
+    "identity.broker.roles",
+)
 
 
 def general_key(key: str) -> str:
@@ -373,6 +382,7 @@ def _describe(kind: type[msgspec.Struct], key: str, rows: list[tuple[str, object
         dict[str, Allowance]: (Allowance, ".*"),
         Allowance | None: (Allowance, ""),
         tuple[UserSettings, ...]: (UserSettings, "[]"),
+        tuple[ClientSettings, ...]: (ClientSettings, "[]"),
         tuple[FileGrant, ...]: (FileGrant, "[]"),
         Credentials: (Credentials, ""),
     }

@@ -14,8 +14,9 @@ from doorward.base.addresses import parse_exception
 from doorward.catalogue.server import SecretReference
 from doorward.policy.roles import EVERYTHING
 from doorward.settings import SLUGS, Origin, Settings
+from doorward.settings_clients import with_paths
 from doorward.settings_common import HARD_PROFILES, HOST, OPEN_PROFILES, is_loopback, no_such, split_listen
-from doorward.settings_people import check_people
+from doorward.settings_people import check_embedded, check_people
 from doorward.settings_servers import checked_server
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ LAB_MARK = "made-by-lab"  # a file in the data folder of a lab
 def complete(settings: Settings, reader: Reader) -> Settings:
     """Check all rules and return the settings with paths resolved and what the profile brings."""
     _check_floor(settings, reader)
-    settings = _resolved(settings, reader)
+    settings = with_paths(_resolved(settings, reader), reader)
     _check_gateway(settings, reader)
     _check_lab(settings, reader)
     check_people(settings, reader)
@@ -35,6 +36,7 @@ def complete(settings: Settings, reader: Reader) -> Settings:
     settings = msgspec.structs.replace(settings, servers=servers)
     _check_names(settings, reader)
     _check_available(settings, reader)
+    check_embedded(settings, reader)
     return settings
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 FOREIGN_SENTENCES: dict[str, str] = {
     "identity.users": "The embedded accounts.",
+    "identity.clients": "OAuth clients that the operator knows.",
+    "identity.broker.roles.*": "Roles here, by a value of the roles claim.",
     "limits.address": "Limit for each peer address, before authentication; absent is none.",
     "servers.*.package": '"pypi:NAME==VERSION" or "npm:NAME@VERSION", installed by `doorward servers add`.',
     "servers.*.command": "The program and its arguments; Doorward starts it in a cage. Either this or `url`.",

@@ -72,12 +72,15 @@ class Chronicle:
         method: str,
         actor: str,
         *,
-        kind: Literal["admin", "server", "alert"] = "admin",
+        kind: Literal["auth", "admin", "server", "alert"] = "admin",
         verdict: Weight = "note",
         server: str = "",
         item: str = "",
         control: str = "",
         reason: str = "",
+        client: str = "",
+        http_status: int = 0,
+        address: str = "",
     ) -> None:
         """Put a happening on record; ``actor`` is ``os:<uid>``, ``file``, ``signal`` or who the admin plane knows.
 
@@ -97,6 +100,9 @@ class Chronicle:
                 item=item,
                 control=control,
                 reason=reason,
+                client=client,
+                http_status=http_status,
+                address=address,
             )
         )
         try:

@@ -17,6 +17,8 @@ from doorward.controls.limit_rate import Counters, Limit, LimitRate, Limits
 from doorward.controls.order import ORDER
 from doorward.controls.present_credential import Credentials, PresentCredential
 from doorward.gateway.pipeline import Placed
+from doorward.identity.clients import OWN
+from doorward.identity.grants import CLIENT_SUBJECT
 from doorward.identity.metadata import issuer_of
 from doorward.identity.tokens import TokenJudge
 from doorward.policy.engine import PolicyEngine
@@ -48,9 +50,18 @@ def _judge(settings: Settings, payload: dict[str, Any], clock: Clock) -> TokenJu
         issuer_of(settings.gateway.public_url),
         clock,
         payload["revoked"],
-        users={user.name: user.roles for user in settings.identity.users},
+        users=accounts_of(settings),
+        is_brokered=settings.identity.mode == "broker",
         accepts_created=settings.gateway.profile in _OPEN_PROFILES,
     )
+
+
+def accounts_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Who may be the subject of our tokens, with the roles that they have now: accounts, and clients for themselves."""
+    identity = settings.identity
+    users = {user.name: user.roles for user in identity.users} if identity.mode == "embedded" else {}
+    clients = {CLIENT_SUBJECT + one.id: one.roles for one in identity.clients if OWN in one.grants}
+    return {**users, **clients}
 
 
 def limits_of(settings: Settings) -> Limits:

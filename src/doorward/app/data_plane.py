@@ -22,7 +22,7 @@ from doorward.adapters.open_files import connections_within, raise_open_files
 from doorward.adapters.outbox import Outbox
 from doorward.adapters.shared_counters import SharedCounters
 from doorward.adapters.stdio_link import StdioUpstream
-from doorward.app.controls import build_controls, build_policy
+from doorward.app.controls import accounts_of, build_controls, build_policy
 from doorward.app.documents import documents_of
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, StoreError
@@ -211,7 +211,7 @@ class DataPlane:
     def _access_check(self, settings: Settings, desk: Desk) -> Callable[[Principal, Iterable[str]], bool]:
         """Who may no longer hear what a server says on streams that were opened before these settings."""
         before = self._accounts
-        self._accounts = {user.name: frozenset(user.roles) for user in settings.identity.users}
+        self._accounts = {name: frozenset(roles) for name, roles in accounts_of(settings).items()}
         # Their roles are as their token was judged then: the next request finds out what they are now.
         changed = {name for name, roles in before.items() if self._accounts.get(name) != roles}
         return lambda who, servers: (

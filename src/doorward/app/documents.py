@@ -6,7 +6,7 @@ from typing import Any
 
 from doorward.gateway.answers import JSON_FIELDS
 from doorward.gateway.ports import Reply
-from doorward.identity.metadata import authorization_server, endpoint_path, protected_resource
+from doorward.identity.metadata import Offers, authorization_server, endpoint_path, protected_resource
 from doorward.protocol.json_door import encode_json
 from doorward.settings import Settings
 
@@ -23,7 +23,8 @@ def documents_of(settings: Settings, jwks: dict[str, Any]) -> dict[str, Reply]:
     for name in ("", *settings.servers):
         path = endpoint_path(name)
         found[prefix + path] = protected_resource(public_url, path)
-    server = authorization_server(public_url)
+    registration = settings.identity.registration
+    server = authorization_server(public_url, Offers(registration.documents, registration.dynamic))
     found["/.well-known/oauth-authorization-server"] = server
     found["/.well-known/openid-configuration"] = server
     found["/oauth/jwks"] = jwks

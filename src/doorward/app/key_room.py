@@ -108,13 +108,15 @@ class KeyRoom(Office):
         """Sign with a fresh key; the old one verifies for the overlap. Raises: OperatorError, StoreError."""
         own = self.supervisor
         async with self._lock:
-            fresh = (await asyncio.to_thread(load_or_create_keys, own.data_dir)).rotated()
-            own.adopt_keys(fresh)
+            before = await asyncio.to_thread(load_or_create_keys, own.data_dir)
+            fresh = before.rotated()
             # Every worker verifies with the fresh key before anybody can sign with it: no good token is ever refused.
+            own.adopt_keys(KeySet(before.current, (fresh.current.public(), *before.retired)))
             await self._known_everywhere(own.generation)
             found = await asyncio.to_thread(
                 rotate_token_key, own.data_dir, own.ready_state(), overlap_seconds, fresh
             )
+            own.adopt_keys(fresh)
         own.note("key-rotated", by, item=f"token {found['kid']}", reason=f"overlap {overlap_seconds:.0f} s")
         await self._retire()
         return found

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from doorward.app.authorization import Authorization
 from doorward.app.credential_room import CredentialRoom
 from doorward.app.key_room import KeyRoom
 from doorward.app.notary import Notary
@@ -27,12 +28,12 @@ _log = logging.getLogger("doorward.offices")
 
 def offices_of(supervisor: Supervisor) -> list[Office]:
     """Every office there is. One line for each, with the reason where its place matters."""
-    keys = KeyRoom(supervisor)
     return [
         Notary(supervisor),
-        keys,  # before all that keep secrets
+        KeyRoom(supervisor),  # before all that keep secrets
         SecretRoom(supervisor),
-        CredentialRoom(supervisor),
+        Authorization(supervisor),
+        CredentialRoom(supervisor),  # after what knows who is signed in
     ]
 
 

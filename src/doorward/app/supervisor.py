@@ -398,8 +398,8 @@ class Supervisor:
                 worker.peer.tell("snapshot", self._snapshot(worker.index))
 
     def adopt_keys(self, keys: KeySet) -> None:
-        """Sign and verify with these from now on, everywhere."""
-        self._keys = keys
+        """Sign and verify with these from now on, everywhere: whoever holds the set sees the change."""
+        self._keys.current, self._keys.retired = keys.current, keys.retired
         self.push()
 
     def present(self, credentials: dict[str, bytes]) -> None:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("doorward.cli.audit:audit", "Watch, ask and prove what is on record."),
     "check": ("doorward.cli.check:check", "Check a settings file, and explain every value."),
     "completion": ("doorward.cli.completion:completion", "Print the completion script of a shell."),
+    "consents": ("doorward.cli.consents:consents", "List and take back what users agreed to."),
     "controls": (
         "doorward.cli.controls:controls",
         "List what protects, or what of the catalogue is covered.",
@@ -35,6 +36,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Say in plain words what is wrong with this machine or the settings.",
     ),
     "keys": ("doorward.cli.keys:keys", "List Doorward's own keys, and rotate one with an overlap."),
+    "login-link": (
+        "doorward.cli.login_link:login_link",
+        "Print a link that signs a browser in once, without a password.",
+    ),
     "range": (
         "doorward.cli.range:range_app",
         "Attack a Doorward of one's own, and see what each control stops.",

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from doorward.catalogue.server import ServerSpec
     from doorward.settings import Settings
 
+_OAUTH = {
+    "/oauth/authorize": "authorization of OAuth clients",
+    "/oauth/login": "sign-in by a one-time link",
+    "/oauth/consent": "consent of users",
+    "/oauth/token": "tokens for OAuth clients",
+    "/oauth/revoke": "revocation by OAuth clients",
+    "/oauth/introspect": "introspection by OAuth clients",
+    "/oauth/style.css": "style of these pages",
+}
 _METADATA = "/.well-known/oauth-protected-resource"
 
 
@@ -59,6 +68,10 @@ def routes_of(settings: Settings) -> list[dict[str, Any]]:
             _row("/.well-known/openid-configuration", "authorization server metadata"),
             _row("/oauth/jwks", "public keys"),
         ]
+    if settings.identity.mode == "embedded":
+        rows += [_row(path, what) for path, what in _OAUTH.items()]
+        if settings.identity.registration.dynamic:
+            rows.append(_row("/oauth/register", "registration of OAuth clients"))
     return [*rows, _row("/healthz", "health"), _row("/readyz", "readiness")]
 
 

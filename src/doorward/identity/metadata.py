@@ -10,6 +10,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
+from doorward.identity.assertions import ALGORITHMS
+
 SCOPE = "mcp"  # the one scope: leave to use MCP here at all; what exactly is for policy to say
 SCOPES = (SCOPE,)
 FEDERATED = "mcp"  # the name by which `doorward token --server` calls the endpoint of all servers
@@ -43,21 +47,46 @@ def protected_resource(public_url: str, path: str, scopes: tuple[str, ...] = SCO
     }
 
 
-def authorization_server(public_url: str, scopes: tuple[str, ...] = SCOPES) -> dict[str, Any]:
-    """The RFC 8414 document while tokens come from the command line only.
+class Offers(msgspec.Struct, frozen=True):
+    """What the authorization server serves now: published is only what is served."""
 
-    No grant is served over HTTP yet, so neither endpoint is named and both lists are empty (left out,
-    ``grant_types_supported`` would mean authorization_code and implicit: RFC 8414 §2).
-    """
+    documents: bool = True  # clients may be URLs of documents about them
+    dynamic: bool = True  # clients may register themselves
+
+
+def authorization_server(
+    public_url: str, offers: Offers | None = None, scopes: tuple[str, ...] = SCOPES
+) -> dict[str, Any]:
+    """The RFC 8414 document of our own authorization server."""
     issuer = issuer_of(public_url)
-    return {
+    offers = offers or Offers()
+    methods = ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
+    proving = methods[1:]
+    algorithms = list(ALGORITHMS)
+    document: dict[str, Any] = {
         "issuer": issuer,
+        "authorization_endpoint": f"{issuer}/oauth/authorize",
+        "token_endpoint": f"{issuer}/oauth/token",
         "jwks_uri": f"{issuer}/oauth/jwks",
         "scopes_supported": list(scopes),
-        "response_types_supported": [],
-        "grant_types_supported": [],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
+        "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+        "client_id_metadata_document_supported": offers.documents,
+        "revocation_endpoint": f"{issuer}/oauth/revoke",
+        "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
+        "introspection_endpoint": f"{issuer}/oauth/introspect",
+        "introspection_endpoint_auth_methods_supported": proving,
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
     }
+    if offers.dynamic:
+        document["registration_endpoint"] = f"{issuer}/oauth/register"
+    return document
 
 
 def resource_metadata_url(public_url: str, path: str) -> str:

@@ -103,6 +103,7 @@ def issue(
     scopes: Collection[str] = (SCOPE,),
     ttl_seconds: int = 3600,
     created: bool = False,
+    token_id: str = "",
 ) -> str:
     """Sign an access token (RFC 9068 §2) for exactly one resource.
 
@@ -118,7 +119,7 @@ def issue(
         "iat": now,
         "nbf": now,
         "exp": now + ttl_seconds,
-        "jti": mint_handle(16),
+        "jti": token_id or mint_handle(16),
         "scope": " ".join(scopes),
         "roles": list(roles),
     }
@@ -142,17 +143,20 @@ class TokenJudge:
         *,
         users: Mapping[str, Collection[str]] | None = None,
         accepts_created: bool = False,
+        is_brokered: bool = False,
         tenant: str = "default",
         max_lifetime_seconds: int = MAX_LIFETIME_SECONDS,
     ) -> None:
         """``jwks`` is the public key set, ``revoked`` the ids of revoked tokens, ``users`` the accounts and
         their current roles. ``accepts_created`` (profiles local and lab): accounts that only ``doorward
-        token`` knows count."""
+        token`` knows count. ``is_brokered``: accounts are at an identity provider, so whom we gave a token has one.
+        """
         self._keys = verifying_keys(dict(jwks))
         self._issuer = issuer
         self._clock = clock
         self._tenant = tenant
         self._max_lifetime_seconds = max_lifetime_seconds
+        self._is_brokered = is_brokered
         self._good: dict[bytes, _Claims] = {}
         self._bad: dict[bytes, TokenRefusal] = {}
         self.signature_checks = 0  # how often the costly part ran
@@ -246,7 +250,8 @@ class TokenJudge:
         if claims.token_id in self._revoked:
             return _invalid("revoked")
         current = self._users.get(claims.subject)
-        if current is None and not (claims.created and self._accepts_created):
+        known = self._is_brokered or (claims.created and self._accepts_created)
+        if current is None and not known:
             return _invalid("no such account")
         roles = claims.roles if current is None else tuple(role for role in claims.roles if role in current)
         return Principal(

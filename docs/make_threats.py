@@ -70,7 +70,7 @@ THREATS = (
     Threat(
         "A caller's token goes on to a server",
         "A server, or whoever owns it, gets tokens that were meant for Doorward and uses them elsewhere; or one caller acts with another's rights.",
-        "Servers get credentials of their own: for Doorward, or for each caller by exchange. Without one the call is refused with -31007.",
+        "Servers get credentials of their own: for Doorward, or for each caller by exchange or by a link that exactly this user made in their own browser. Without one the call is refused with -31007.",
         ("S7.5",),
         ("present-credential",),
     ),

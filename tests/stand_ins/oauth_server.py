@@ -6,6 +6,7 @@ Grants: client_credentials, authorization_code (PKCE), refresh_token (rotating),
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import secrets
@@ -55,9 +56,17 @@ class OAuthServer:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+            protocol_version = "HTTP/1.0"
 
             def log_message(self, *_: Any) -> None: ...
+
+            def handle(self) -> None:
+                with contextlib.suppress(ConnectionError):
+                    super().handle()
+
+            def finish(self) -> None:
+                with contextlib.suppress(ConnectionError):
+                    super().finish()
 
             def do_GET(self) -> None:
                 outer._serve(self, b"")

@@ -28,12 +28,13 @@ _log = logging.getLogger("doorward.offices")
 
 def offices_of(supervisor: Supervisor) -> list[Office]:
     """Every office there is. One line for each, with the reason where its place matters."""
+    keys, sign_ins = KeyRoom(supervisor), Authorization(supervisor)
     return [
         Notary(supervisor),
-        KeyRoom(supervisor),  # before all that keep secrets
+        keys,  # before all that keep secrets
         SecretRoom(supervisor),
-        Authorization(supervisor),
-        CredentialRoom(supervisor),  # after what knows who is signed in
+        sign_ins,
+        CredentialRoom(supervisor, keys, sign_ins),  # after what knows who is signed in
     ]
 
 

@@ -87,6 +87,12 @@ class TokenDesk:
         }
         self._tokens = {key: token for key, token in before._tokens.items() if key[0] in same}
 
+    def forget(self, owner: Key) -> None:
+        """What is kept under keys that begin so counts no more."""
+        for kept in (self._tokens, self._failed):
+            for key in [key for key in kept if key[: len(owner)] == owner]:
+                del kept[key]
+
     async def metadata(self, issuer: str, ca_file: str) -> ServerMetadata:
         """An issuer's metadata, kept for ten minutes."""
         known = self._metadata.get((issuer, ca_file))

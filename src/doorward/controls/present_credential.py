@@ -6,7 +6,7 @@ Servers with a fixed header have none of this. Where a caller has to link an acc
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
@@ -15,6 +15,9 @@ from doorward.protocol import codes
 
 if TYPE_CHECKING:
     from doorward.identity.principal import Principal
+
+
+_URL_ELICITATION = -32042  # 2025-11-25: the caller has to open a URL first
 
 
 class Lack(msgspec.Struct, frozen=True):
@@ -77,10 +80,26 @@ def _token(call: Call) -> str:
 
 
 def _refuse(lack: Lack, call: Call) -> Refuse:
+    help_text = f"Open {lack.url} in a browser, link your account, and call again." if lack.url else ""
+    if lack.url and call.era == "legacy" and _opens_urls(call.capabilities):
+        # A client of 2025-11-25 that can show its user a URL is asked to (client/elicitation, URL mode; SF-35).
+        asked = {"mode": "url", "elicitationId": f"link-{call.event}", "url": lack.url, "message": lack.tell}
+        return Refuse(
+            reason=lack.reason,
+            tell=lack.tell,
+            code=_URL_ELICITATION,
+            help=help_text,
+            extra={"elicitations": [asked], "server": call.server, "url": lack.url},
+        )
     return Refuse(
         reason=lack.reason,
         tell=lack.tell,
         code=codes.NO_CREDENTIAL,
-        help=f"Open {lack.url} in a browser, link your account, and call again." if lack.url else "",
+        help=help_text,
         extra={"server": call.server, **({"url": lack.url} if lack.url else {})},
     )
+
+
+def _opens_urls(capabilities: dict[str, Any]) -> bool:
+    offered = capabilities.get("elicitation")
+    return isinstance(offered, dict) and isinstance(offered.get("url"), dict)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 TOKEN_BYTES = 16_384  # a longer token is refused before anything looks at it
 HEADER_BYTES = 1_024  # of a token's decoded JOSE header; ours has under 150
+TENANT = "default"  # of callers whose token is our own
 MAX_LIFETIME_SECONDS = 86_400  # no token lives longer than a day
 SKEW_SECONDS = 5.0  # that iat and nbf may lie ahead of our clock; expiry gets no grace
 REMEMBERED_COUNT = 4_096  # judgements kept, good and bad apart
@@ -144,7 +145,7 @@ class TokenJudge:
         users: Mapping[str, Collection[str]] | None = None,
         accepts_created: bool = False,
         is_brokered: bool = False,
-        tenant: str = "default",
+        tenant: str = TENANT,
         max_lifetime_seconds: int = MAX_LIFETIME_SECONDS,
     ) -> None:
         """``jwks`` is the public key set, ``revoked`` the ids of revoked tokens, ``users`` the accounts and

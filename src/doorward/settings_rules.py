@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from doorward.base.addresses import parse_exception
-from doorward.catalogue.server import SecretReference
 from doorward.policy.roles import EVERYTHING
 from doorward.settings import SLUGS, Origin, Settings
 from doorward.settings_clients import with_paths
 from doorward.settings_common import HARD_PROFILES, HOST, OPEN_PROFILES, is_loopback, no_such, split_listen
 from doorward.settings_people import check_embedded, check_people
+from doorward.settings_secrets import check_secrets, paths_of
 from doorward.settings_servers import checked_server
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def complete(settings: Settings, reader: Reader) -> Settings:
     servers = {name: checked_server(spec, settings, reader) for name, spec in settings.servers.items()}
     settings = msgspec.structs.replace(settings, servers=servers)
     _check_names(settings, reader)
+    check_secrets(settings, reader)
     _check_available(settings, reader)
     check_embedded(settings, reader)
     return settings
@@ -223,15 +224,13 @@ def _check_names(settings: Settings, reader: Reader) -> None:
 def _check_available(settings: Settings, reader: Reader) -> None:
     profile = settings.gateway.profile
     if profile in HARD_PROFILES:
-        for name, spec in settings.servers.items():
-            for key, value in (*spec.env.items(), ("", spec.credentials.value)):
-                if isinstance(value, SecretReference) and value.env is not None:
-                    path = ("servers", name, "env", key) if key else ("servers", name, "credentials", "value")
-                    reader.fail(
-                        "settings-floor",
-                        path,
-                        f"profile {profile} takes no secrets from the environment; use file.",
-                    )
+        for where, reference in paths_of(settings):
+            if reference.env is not None:
+                reader.fail(
+                    "settings-floor",
+                    where,
+                    f"profile {profile} takes no secrets from the environment; use file.",
+                )
     for index, entry in enumerate(settings.network.allow):
         try:
             parse_exception(entry)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
 from doorward.catalogue.server import SecretReference, ServerSpec
+from doorward.identity.oauth_metadata import is_url
+from doorward.settings_common import OPEN_PROFILES, is_loopback
 from doorward.settings_meta import says as _says
+
+if TYPE_CHECKING:
+    from doorward.settings import Settings
+    from doorward.settings_load import Reader
 
 
 class VaultSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,19 +77,76 @@ class SecretsSettings(msgspec.Struct, frozen=True, kw_only=True):
     keyvault: Annotated[KeyVaultSettings, _says("Azure Key Vault.")] = KeyVaultSettings()
 
 
-def references_of(value: object, key: str = "") -> Iterator[tuple[str, SecretReference]]:
-    """Every secret reference in settings, wherever it stands, with its dotted key."""
-    from doorward.settings import join_key
+def check_secrets(settings: Settings, reader: Reader) -> None:
+    """Stores that references lead to are described, and what opens a store lies in none."""
+    given = settings.secrets
+    _check_own(given, settings.gateway.profile, reader)
+    for where, reference in references_of(settings):
+        for kind, is_set in (("vault", bool(given.vault.url)), ("keyvault", _is_set(given.keyvault))):
+            if getattr(reference, kind) is not None and not is_set:
+                reader.fail("settings-invalid", ("secrets", kind), f"is needed for {where}.")
 
+
+def _check_own(given: SecretsSettings, profile: str, reader: Reader) -> None:
+    vault, keyvault = given.vault, given.keyvault
+    for path, url in (
+        (("vault", "url"), vault.url),
+        (("keyvault", "authority"), keyvault.authority),
+        (("keyvault", "identity_endpoint"), keyvault.identity_endpoint),
+    ):
+        plain = url.startswith("http:")
+        fine = is_url(url) and "?" not in url
+        if url and not (
+            fine and (not plain or (is_loopback(urlsplit(url).hostname or "") and profile in OPEN_PROFILES))
+        ):
+            reader.fail("settings-invalid", ("secrets", *path), "expected an absolute https URL.")
+    if vault.url:
+        needs = ("token",) if vault.auth == "token" else ("role_id", "secret_id")
+        for name in needs:
+            if not getattr(vault, name):
+                reader.fail(
+                    "settings-invalid", ("secrets", "vault", name), f'is needed for auth = "{vault.auth}".'
+                )
+    if reader.is_written("secrets", "keyvault") and not _is_set(keyvault):
+        reader.fail("settings-invalid", ("secrets", "keyvault"), "needs tenant, client_id and client_secret.")
+    for path, reference in (
+        (("vault", "token"), vault.token),
+        (("vault", "secret_id"), vault.secret_id),
+        (("keyvault", "client_secret"), keyvault.client_secret),
+    ):
+        if reference is not None and reference.file is None and reference.env is None:
+            reader.fail(
+                "settings-invalid", ("secrets", *path), "opens a store, so it lies in none; use file or env."
+            )
+
+
+def _is_set(keyvault: KeyVaultSettings) -> bool:
+    if keyvault.auth == "managed-identity":
+        return True
+    return bool(keyvault.tenant and keyvault.client_id and keyvault.client_secret is not None)
+
+
+def references_of(value: object) -> Iterator[tuple[str, SecretReference]]:
+    """Every secret reference in settings, wherever it stands, with its dotted key."""
+    from doorward.settings_load import dotted
+
+    for path, reference in paths_of(value):
+        yield dotted(path), reference
+
+
+def paths_of(
+    value: object, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], SecretReference]]:
+    """As ``references_of``, with the parts of the key."""
     if isinstance(value, SecretReference):
-        yield key, value
+        yield path, value
     elif isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
             if not (isinstance(value, ServerSpec) and name == "name"):
-                yield from references_of(getattr(value, name), join_key(key, name))
+                yield from paths_of(getattr(value, name), (*path, name))
     elif isinstance(value, Mapping):
         for name, part in value.items():
-            yield from references_of(part, join_key(key, str(name)))
+            yield from paths_of(part, (*path, str(name)))
     elif isinstance(value, tuple):
         for index, part in enumerate(value):
-            yield from references_of(part, f"{key}[{index}]")
+            yield from paths_of(part, (*path, index))

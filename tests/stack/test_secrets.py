@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.stack.kit import Stack, running
 from tests.stack.wire import until
 from tests.stand_ins.http_server import HttpUpstream
+from tests.stand_ins.secret_stores import FakeVault
 
 ECHO = {"name": "echo", "arguments": {"a": 1}}
 OLD, NEW = "canary-old-51c0", "canary-new-9d77"
@@ -67,6 +68,53 @@ def test_a_changed_header_is_presented_without_a_restart_and_open_sessions_go_on
         seen = json.dumps([rows(stack), stack.rows()]) + stack.log() + done.stdout
         assert OLD not in seen
         assert NEW not in seen
+
+
+def test_a_secret_of_a_vault_is_presented_and_a_rotated_one_taken_up(tmp_path: Path) -> None:
+    vault = FakeVault()
+    vault.data["secret/tickets"] = {"token": OLD}
+    proof = tmp_path / "vault-token"
+    proof.write_text("hvs.root")
+    proof.chmod(0o600)
+    upstream = HttpUpstream()
+    tables = {
+        "servers.up": {
+            "url": upstream.url,
+            "credentials": {
+                "type": "header",
+                "prefix": "Bearer ",
+                "value": {"vault": "secret/tickets#token"},
+            },
+        },
+        "secrets": {
+            "reread_seconds": 0.3,
+            "vault": {"url": f"http://127.0.0.1:{vault.port}", "token": {"file": str(proof)}},
+        },
+        "network": {"allow": [f"127.0.0.1:{vault.port}"]},
+    }
+    try:
+        with running({"up": upstream}, tables=tables) as stack:
+            stack.wait_admin()
+            assert stack.modern("up", "tools/call", ECHO).status == 200
+            assert last_authorization(upstream) == f"Bearer {OLD}"
+            vault.data["secret/tickets"] = {"token": NEW}
+            until(
+                lambda: (
+                    stack.modern("up", "tools/call", ECHO).status == 200
+                    and last_authorization(upstream) == f"Bearer {NEW}"
+                ),
+                "the rotated secret",
+            )
+            vault.tokens.clear()  # nothing can be read any more: what is known stays in force and shows as failing
+            until(lambda: "secret-denied" in {row["why"] for row in rows(stack)}, "the denial")
+            assert stack.modern("up", "tools/call", ECHO).status == 200
+            stack.stop()
+            process = stack.launch()
+            assert process.wait(30) != 0, "without the secret there is no start"
+            assert "secret-denied" in stack.log()
+            assert NEW not in stack.log()
+    finally:
+        vault.close()
 
 
 def rows(stack: Stack) -> list[dict[str, str]]:

@@ -17,10 +17,14 @@ import msgspec
 
 from doorward.base.errors import OperatorError
 from doorward.base.secret import Secret
+from doorward.settings_common import OPEN_PROFILES
 from doorward.settings_load import resolve
 from doorward.settings_secrets import references_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from doorward.adapters.secret_stores import SecretStores
     from doorward.catalogue.server import SecretReference, ServerSpec
     from doorward.settings import Settings
 
@@ -77,6 +81,7 @@ class SecretReader:
         self._marking = os.urandom(32)
         self._handed: dict[str, str] = {}
         self._settings = settings
+        self._stores: tuple[object, SecretStores] | None = None
         descriptor = os.environ.pop(_HANDOVER, "")
         if descriptor.isdigit():
             number = int(descriptor)
@@ -124,7 +129,56 @@ class SecretReader:
             if found is None:
                 raise OperatorError("secret-missing", f"The variable {reference.env} is not set.")
             return found.encode()
-        return resolve(reference).reveal()
+        if reference.file is not None:
+            return resolve(reference).reveal()
+        stores = self._stores_of(self._settings)
+        if reference.vault is not None:
+            return stores.vault(reference.vault)
+        if reference.keyvault is not None:
+            return stores.keyvault(reference.keyvault)
+        return stores.keyring(reference.keyring or "")
+
+    def _stores_of(self, settings: Settings) -> SecretStores:
+        """The stores of these settings; their sign-ins stay for as long as nothing about them changes."""
+        from doorward.adapters.secret_stores import KeyVault, SecretStores, Vault
+        from doorward.base.addresses import NetworkRules
+
+        key = (settings.secrets, settings.network, settings.gateway.profile)
+        with self._turn:
+            if self._stores is not None and self._stores[0] == key:
+                return self._stores[1]
+            vault, azure = settings.secrets.vault, settings.secrets.keyvault
+            proof = vault.token if vault.auth == "token" else vault.secret_id
+            rules = NetworkRules.of(
+                settings.network.allow, plain_loopback=settings.gateway.profile in OPEN_PROFILES
+            )
+            made = SecretStores(
+                rules,
+                None
+                if not vault.url or proof is None
+                else Vault(
+                    vault.url,
+                    self._proof(proof),
+                    vault.namespace,
+                    vault.role_id if vault.auth == "approle" else "",
+                    vault.approle_mount,
+                    vault.ca_file or None,
+                ),
+                KeyVault(
+                    azure.tenant,
+                    azure.client_id,
+                    None if azure.client_secret is None else self._proof(azure.client_secret),
+                    azure.authority,
+                    azure.dns_suffix,
+                    azure.identity_endpoint,
+                    azure.ca_file or None,
+                ),
+            )
+            self._stores = (key, made)
+            return made
+
+    def _proof(self, reference: SecretReference) -> Callable[[], bytes]:
+        return lambda: self._fetch(reference)
 
     def _tell(self, event: ReadEvent) -> None:
         with self._turn:

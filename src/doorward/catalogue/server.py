@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -22,6 +23,18 @@ class SecretReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     keyring: str | None = None
     vault: str | None = None
     keyvault: str | None = None
+
+
+# The forms of references that lead to a store.
+PLACES = {
+    "keyring": re.compile(r"([^/]{1,256})/(.{1,256})"),
+    "vault": re.compile(
+        r"([A-Za-z0-9_-][A-Za-z0-9._-]*)/((?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*)#([^#/\s]{1,256})"
+    ),
+    "keyvault": re.compile(
+        r"([A-Za-z](?:[A-Za-z0-9-]{1,22}[A-Za-z0-9]))/([A-Za-z0-9-]{1,127})(?:/([0-9a-f]{32}))?"
+    ),
+}
 
 
 class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

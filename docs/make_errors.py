@@ -42,6 +42,7 @@ BRANCHES = {  # class -> (title, who acts and what they see)
 
 ADVICE = {
     "admin-": "Start Doorward with these settings, or name the right ones with `--config`; look at its log.",
+    "alert": "Correct the identifier; `doorward alerts list` shows them.",
     "audit-": "Correct the option.",
     "body": "Send one JSON object of a size that is allowed, with Content-Type application/json.",
     "bus-": "A bug, or a process that was killed; look at the log and restart.",

@@ -14,10 +14,11 @@ import msgspec
 from doorward.base.errors import OperatorError
 from doorward.catalogue.server import Credentials, FileGrant, SecretReference, ServerSpec
 from doorward.policy.roles import Role
+from doorward.settings_alerts import AlertSettings, WebhookSettings
 from doorward.settings_identity import IdentitySettings, UserSettings
 from doorward.settings_meta import says as _says
 from doorward.settings_oauth import ClientSettings
-from doorward.settings_secrets import SecretsSettings
+from doorward.settings_secrets import HoneytokenSettings, SecretsSettings
 from doorward.settings_words import FOREIGN_SENTENCES
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Annotated[LimitSettings, _says("How much, for each principal.")] = LimitSettings()
     network: Annotated[NetworkSettings, _says("Where Doorward itself may connect.")] = NetworkSettings()
     audit: Annotated[AuditSettings, _says("The ledger.")] = AuditSettings()
+    alerts: Annotated[AlertSettings, _says("What must not wait.")] = AlertSettings()
     secrets: Annotated[SecretsSettings, _says("The stores that secret references lead to.")] = (
         SecretsSettings()
     )
@@ -202,6 +204,7 @@ SLUGS: dict[str, bool] = {
     "present-credential": True,
     "gate-server-requests": False,
     "keep-ledger": True,
+    "keep-secrets": True,
     "keep-cage": True,
 }
 
@@ -384,6 +387,8 @@ def _describe(kind: type[msgspec.Struct], key: str, rows: list[tuple[str, object
         tuple[UserSettings, ...]: (UserSettings, "[]"),
         tuple[ClientSettings, ...]: (ClientSettings, "[]"),
         tuple[FileGrant, ...]: (FileGrant, "[]"),
+        tuple[HoneytokenSettings, ...]: (HoneytokenSettings, "[]"),
+        tuple[WebhookSettings, ...]: (WebhookSettings, "[]"),
         Credentials: (Credentials, ""),
     }
     for field in msgspec.structs.fields(kind):

@@ -13,6 +13,7 @@ import msgspec
 from doorward.base.addresses import parse_exception
 from doorward.policy.roles import EVERYTHING
 from doorward.settings import SLUGS, Origin, Settings
+from doorward.settings_alerts import check_alerts
 from doorward.settings_clients import with_paths
 from doorward.settings_common import HARD_PROFILES, HOST, OPEN_PROFILES, is_loopback, no_such, split_listen
 from doorward.settings_people import check_embedded, check_people
@@ -36,6 +37,7 @@ def complete(settings: Settings, reader: Reader) -> Settings:
     settings = msgspec.structs.replace(settings, servers=servers)
     _check_names(settings, reader)
     check_secrets(settings, reader)
+    check_alerts(settings, reader)
     _check_available(settings, reader)
     check_embedded(settings, reader)
     return settings
@@ -67,8 +69,8 @@ def _check_floor(settings: Settings, reader: Reader) -> None:
             reader.fail(
                 "settings-not-available", path, 'the cage is left out by sandbox = "none" of a server.'
             )
-        if slug == "keep-ledger":
-            reader.fail("settings-not-available", path, "running without a ledger does not exist.")
+        if slug in ("keep-ledger", "keep-secrets"):
+            reader.fail("settings-not-available", path, "running without it does not exist.")
     for name, spec in settings.servers.items():
         if spec.sandbox == "none" and profile in HARD_PROFILES:
             reader.fail(

@@ -62,6 +62,15 @@ class KeyVaultSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
 
 
+class HoneytokenSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[[secrets.honeytokens]]``: a token that opens nothing; whoever presents it has been where nobody should be."""
+
+    name: Annotated[
+        str, _says("What the alert calls it: where it was laid out.", min_length=1, max_length=64)
+    ]
+    sha256: Annotated[str, _says("Digest of the token, as `doorward secrets honeytoken` prints it.")]
+
+
 class SecretsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[secrets]``: the stores that references lead to."""
 
@@ -75,6 +84,9 @@ class SecretsSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 30.0
     vault: Annotated[VaultSettings, _says("HashiCorp Vault or OpenBao.")] = VaultSettings()
     keyvault: Annotated[KeyVaultSettings, _says("Azure Key Vault.")] = KeyVaultSettings()
+    honeytokens: Annotated[
+        tuple[HoneytokenSettings, ...], _says("Tokens that are laid out to be stolen.")
+    ] = ()
 
 
 def check_secrets(settings: Settings, reader: Reader) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 FOREIGN_SENTENCES: dict[str, str] = {
+    "alerts.webhooks": "Receivers of alerts.",
+    "secrets.honeytokens": "Tokens that are laid out to be stolen.",
     "identity.users": "The embedded accounts.",
     "identity.clients": "OAuth clients that the operator knows.",
     "identity.broker.roles.*": "Roles here, by a value of the roles claim.",

@@ -281,6 +281,8 @@ def test_every_setting_has_a_sentence():
     settings = read(
         SERVER + "files = [{ path = 'a' }]\nenv = { K = 'v' }\n[limits.address]\n[limits.tool.'a/b.c']\n"
         "[[identity.users]]\nname = 'x'\n[[identity.clients]]\nid = 'c'\nredirect_uris = ['https://c.example/cb']\n"
+        "[[alerts.webhooks]]\nurl = 'https://h.example'\n"
+        f"[[secrets.honeytokens]]\nname = 'b'\nsha256 = '{'0' * 64}'\n"
     )
     for key in flatten(settings):
         assert general_key(key) in known or general_key(key).endswith("files"), key

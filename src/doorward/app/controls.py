@@ -98,7 +98,11 @@ def build_controls(
             allowed_hosts(gateway.listen, public.netloc, gateway.hosts, public.scheme),
             allowed_origins(gateway.listen, origin, gateway.origins),
         ),
-        CheckToken: CheckToken(_judge(settings, payload, clock), gateway.public_url),
+        CheckToken: CheckToken(
+            _judge(settings, payload, clock),
+            gateway.public_url,
+            {one.sha256: one.name for one in settings.secrets.honeytokens},
+        ),
         CheckHead: CheckHead(settings.limits.body_bytes),
         CheckShape: CheckShape(),
         LimitRate: limits,

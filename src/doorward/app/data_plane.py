@@ -53,6 +53,7 @@ _ENDLESS = frozenset({"subscriptions/listen"})  # ends when somebody ends it
 _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
 _ASK_SECONDS = 30.0
+_RAISE_SECONDS, _RAISED_COUNT = 1.0, 1_024
 
 
 class DataPlane:
@@ -83,6 +84,7 @@ class DataPlane:
         self._accounts: dict[str, frozenset[str]] = {}
         self._limits: LimitRate | None = None
         self._placed: list[Placed] = []
+        self._raised: dict[tuple[str, str, str], float] = {}
         self.ledger_ok = True
         self.port = 0
 
@@ -121,6 +123,7 @@ class DataPlane:
             ids=self._ids,
             relay=self._relay,
             parks=self._parks,
+            alert=self._raise,
             web=WebDoor(lambda payload, then: self._ask("web", payload, then)),
             is_ready=lambda: self.ledger_ok,
         )
@@ -321,6 +324,23 @@ class DataPlane:
             then(found)
 
         self._spawn(asking())
+
+    def _raise(self, rule: str, item: str, server: str, address: str) -> None:
+        """Tell the supervisor; the same once a second, whatever comes."""
+        key, now = (rule, item, address), self._clock.monotonic()
+        if now - self._raised.get(key, -_RAISE_SECONDS) < _RAISE_SECONDS:
+            return
+        if len(self._raised) >= _RAISED_COUNT:
+            self._raised.clear()
+        self._raised[key] = now
+        told = {
+            "rule": rule,
+            "item": item,
+            "server": server,
+            "address": address,
+            "reason": "presented at the door",
+        }
+        self._peer.tell("alert", told)
 
     # -- sessions of other workers ------------------------------------------------------------------------------
 

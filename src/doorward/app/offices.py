@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from doorward.app.alerts import Alerts
 from doorward.app.authorization import Authorization
 from doorward.app.credential_room import CredentialRoom
 from doorward.app.key_room import KeyRoom
@@ -33,6 +34,7 @@ def offices_of(supervisor: Supervisor) -> list[Office]:
         Notary(supervisor),
         keys,  # before all that keep secrets
         SecretRoom(supervisor),
+        Alerts(supervisor),
         sign_ins,
         CredentialRoom(supervisor, keys, sign_ins),  # after what knows who is signed in
     ]
@@ -52,6 +54,10 @@ class Offices:
         for office in self._all:
             await office.open()
             self._opened.append(office)
+
+    def find(self, name: str) -> Office | None:
+        """The office of that name."""
+        return next((office for office in self._all if office.name == name), None)
 
     def judge(self, fresh: Loaded) -> None:
         """Let each refuse new settings. Raises: DoorwardError."""
@@ -87,6 +93,7 @@ class Offices:
         """Answer what a worker asks."""
         peer.answer("web", self._answer_web)
         for office in self._all:
+            office.listen(peer)
             for topic, answering in office.asks().items():
                 peer.answer(topic, _bound(answering, index))
 

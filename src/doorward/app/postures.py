@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Literal
 
+from doorward.app.secrets import core_limit
 from doorward.controls.keep_cage import KeepCage
 from doorward.controls.keep_ledger import Health, KeepLedger
+from doorward.controls.keep_secrets import KeepSecrets
 
 if TYPE_CHECKING:
     from doorward.app.supervisor import Supervisor
@@ -42,6 +44,7 @@ class Postures:
         """Slug -> state and what was seen."""
         probes = (
             KeepLedger(self._ledger),
+            self._secrets(),
             KeepCage(lambda: self._cage, self._supervisor.settings.servers),
         )
         found = {}
@@ -49,6 +52,14 @@ class Postures:
             state, why = posture.probe()
             found[posture.slug] = (_STATES[state], why)
         return found
+
+    def _secrets(self) -> KeepSecrets:
+        own = self._supervisor
+        seen = own.secrets.seen if hasattr(own, "secrets") else {}
+        failing = {key: one.why for key, one in dict(seen).items() if one.state == "failing"}
+        keys = own.offices.find("keys")
+        sealed = getattr(keys, "sealed", None)
+        return KeepSecrets(failing, len(sealed.keys.names) if sealed is not None else 0, core_limit())
 
     def _ledger(self) -> Health:
         own = self._supervisor

@@ -60,6 +60,7 @@ def leave_environment(settings: Settings) -> None:
 
     The values cross in a file without a name that only the new process inherits.
     """
+    forbid_core_dumps()
     names = {one.env for _, one in references_of(settings) if one.env is not None and one.env in os.environ}
     if not names or _HANDOVER in os.environ:
         return
@@ -68,6 +69,20 @@ def leave_environment(settings: Settings) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in names}
     environment[_HANDOVER] = str(descriptor)
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def forbid_core_dumps() -> None:
+    """A crash of this process, or of one that it starts, writes no memory to disk."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def core_limit() -> int:
+    """How much memory a crash may write to disk."""
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_CORE)[0]
 
 
 class SecretReader:

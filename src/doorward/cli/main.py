@@ -19,6 +19,7 @@ FINE, FINDING, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
 # noun -> where its function or App is, and what it does
 COMMANDS: dict[str, tuple[str, str]] = {
+    "alerts": ("doorward.cli.alerts:alerts", "List what must not wait."),
     "audit": ("doorward.cli.audit:audit", "Watch, ask and prove what is on record."),
     "check": ("doorward.cli.check:check", "Check a settings file, and explain every value."),
     "completion": ("doorward.cli.completion:completion", "Print the completion script of a shell."),

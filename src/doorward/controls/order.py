@@ -11,6 +11,7 @@ from doorward.controls.control import Control, Posture
 from doorward.controls.gate_server_requests import GateServerRequests
 from doorward.controls.keep_cage import KeepCage
 from doorward.controls.keep_ledger import KeepLedger
+from doorward.controls.keep_secrets import KeepSecrets
 from doorward.controls.limit_rate import LimitRate
 from doorward.controls.present_credential import PresentCredential
 
@@ -27,5 +28,6 @@ ORDER: tuple[type[Control], ...] = (
 
 POSTURES: tuple[type[Posture], ...] = (
     KeepLedger,  # nothing is served that is not on record
+    KeepSecrets,  # what Doorward holds for others, it keeps to itself
     KeepCage,  # what Doorward starts, it starts in a sandbox
 )

@@ -67,6 +67,7 @@ class Gateway:
         is_ready: Callable[[], bool],
         parks: ParkSeal | None = None,
         web: WebDoor | None = None,
+        alert: Callable[[str, str, str, str], None] | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.table = table
@@ -79,6 +80,7 @@ class Gateway:
         self._is_ready = is_ready
         self._parks = parks
         self._web = web
+        self._alert = alert  # rule, item, server, address
         self._legacy = LegacyFace(table)
         self._modern = ModernFace()
 
@@ -138,6 +140,8 @@ class Gateway:
     def _refuse(self, head: Head, ruling: Ruling, address: str) -> Reply:
         event = self._ids.mint()
         self._recorder.head_refused(head, ruling, event, address)
+        if ruling.refuse.alert is not None and self._alert is not None:
+            self._alert(*ruling.refuse.alert, head.server or "", address)
         return answers.refused(ruling.refuse, slug=ruling.slug, event=event, message_id=None)
 
     def body_limit(self, head: Head) -> int:

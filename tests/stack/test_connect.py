@@ -63,14 +63,16 @@ def page_of(browser: Browser, url: str) -> Page:
     return page
 
 
-def decide(browser: Browser, page: Page, decision: str = "link", **fields: Any) -> Page:
+def decide(
+    browser: Browser, page: Page, decision: str = "link", *, server: str = "up", **fields: Any
+) -> Page:
     form = {"transaction": page.hidden(), "client": page.hidden("client"), "decision": decision}
-    return browser.post("/connect/up", form, **fields)
+    return browser.post(f"/connect/{server}", form, **fields)
 
 
-def begin(browser: Browser, url: str) -> str:
+def begin(browser: Browser, url: str, server: str = "up") -> str:
     """Agree; the URL that the browser is sent to."""
-    sent = decide(browser, page_of(browser, url))
+    sent = decide(browser, page_of(browser, url), server=server)
     assert sent.status == 303, sent
     return sent.location
 

@@ -17,7 +17,7 @@ import msgspec
 
 from doorward.base.errors import OperatorError
 from doorward.base.secret import Secret
-from doorward.catalogue.server import PLACES, SecretReference, ServerSpec
+from doorward.catalogue.server import PLACES, SecretReference, ServerSpec, parts_of
 from doorward.settings import Allowance, Loaded, Origin, Settings, join_key
 from doorward.settings_lines import Path as KeyPath
 from doorward.settings_lines import line_numbers
@@ -254,8 +254,8 @@ class Reader:
                 path,
                 "a secret reference has exactly one of env, file, keyring, vault and keyvault.",
             )
-        for kind, form in PLACES.items():
-            if kind in value and not form.fullmatch(value[kind]):
+        for kind in PLACES:
+            if kind in value and parts_of(kind, value[kind]) is None:
                 self.fail("settings-invalid", (*path, kind), f"expected {_PLACE_WORDS[kind]}.")
         self._stands(path)
         if reference.file is not None:

@@ -19,7 +19,7 @@ import msgspec
 from doorward.adapters.guarded_http import Fetched, GuardedHttp
 from doorward.base.addresses import Address, NetworkRules, Target, parse_target
 from doorward.base.errors import OperatorError, UpstreamError
-from doorward.catalogue.server import PLACES
+from doorward.catalogue.server import parts_of
 
 KEYVAULT_API = "7.5"
 SECRET_BYTES = 65_536
@@ -91,31 +91,31 @@ class SecretStores:
 
     def vault(self, place: str) -> bytes:
         """The field of ``mount/path#field``."""
-        match = PLACES["vault"].fullmatch(place)
-        if match is None:
+        parts = parts_of("vault", place)
+        if parts is None:
             raise OperatorError("secret-invalid", 'A vault reference is "mount/path#field".')
         if self._vault is None:
             raise _unset("secrets.vault.url")
-        vault, (mount, path, field) = self._vault, match.groups()
+        vault, (mount, path, field) = self._vault, parts
         return self._on_own_loop(lambda http: self._read_vault(http, vault, mount, path, field))
 
     def keyvault(self, place: str) -> bytes:
         """The secret of ``vault-name/secret`` or ``vault-name/secret/version``."""
-        match = PLACES["keyvault"].fullmatch(place)
-        if match is None:
+        parts = parts_of("keyvault", place)
+        if parts is None:
             raise OperatorError(
                 "secret-invalid",
                 'A keyvault reference is "vault-name/secret" or "vault-name/secret/version".',
             )
         if self._keyvault is None:
             raise _unset("secrets.keyvault")
-        store, (name, secret, version) = self._keyvault, match.groups()
-        return self._on_own_loop(lambda http: self._read_keyvault(http, store, name, secret, version or ""))
+        store, (name, secret, version) = self._keyvault, parts
+        return self._on_own_loop(lambda http: self._read_keyvault(http, store, name, secret, version))
 
     def keyring(self, place: str) -> bytes:
         """The password of ``service/name`` in the system's keyring."""
-        match = PLACES["keyring"].fullmatch(place)
-        if match is None:
+        parts = parts_of("keyring", place)
+        if parts is None:
             raise OperatorError("secret-invalid", 'A keyring reference is "service/name".')
         try:
             keyring: Any = import_module("keyring")
@@ -131,7 +131,7 @@ class SecretStores:
                 raise OperatorError(
                     "secret-store", "This machine has no keyring that protects what it keeps; use file."
                 )
-            found = backend.get_password(match[1], match[2])
+            found = backend.get_password(parts[0], parts[1])
         except (broken, RuntimeError, NotImplementedError) as error:
             raise OperatorError(
                 "secret-store", "The system's keyring cannot be used.", type(error).__name__

@@ -34,7 +34,9 @@ TOKENS, ATTEMPTS, CLIENTS, WANTED = (
     "upstream-wanted",
 )
 ATTEMPT_SECONDS = 600.0
-STEP_UPS_COUNT = 3  # times that a user is sent back for more scopes of one server, until one of them helped
+STEP_UPS_COUNT = (
+    2  # times that a user is sent back for more rights at one server: with the first link three attempts
+)
 WANTED_SECONDS = 86_400.0
 _PLACE_SECONDS = 600.0
 DOCUMENT_PATH = "/connect/client-metadata.json"  # no server's name holds a dot
@@ -76,6 +78,7 @@ class Place(msgspec.Struct, frozen=True):
 
     at: ServerMetadata
     scopes: tuple[str, ...]
+    resource: str  # to the letter as the server publishes it
 
 
 class Accounts:
@@ -103,13 +106,15 @@ class Accounts:
         if given.issuer or given.token_url:
             at = await self._desk.endpoint(given)
             # Endpoints from the settings have no metadata to say it: the operator vouches for S256.
-            return Place(msgspec.structs.replace(at, has_s256=True) if given.token_url else at, given.scopes)
+            at = msgspec.structs.replace(at, has_s256=True) if given.token_url else at
+            return Place(at, given.scopes, resource_of(spec))
         challenge = await self._desk.oauth.challenge_of(spec.url)
         resource = await self._desk.oauth.resource(spec.url, challenge.metadata_url)
         if resource is None:
             raise UpstreamError("oauth-metadata", "The server does not say where accounts for it are.")
         at = await self._desk.metadata(resource.issuers[0], given.ca_file)
-        return Place(at, oauth_client.wanted_scopes(given.scopes, challenge.scopes, resource.scopes))
+        scopes = oauth_client.wanted_scopes(given.scopes, challenge.scopes, resource.scopes)
+        return Place(at, scopes, given.resource or resource.resource)
 
     def url_of(self, server: str, owner: Owner) -> str:
         """Where this owner links an account; holds no secret: who opens it has to be signed in."""
@@ -157,7 +162,7 @@ class Accounts:
             fresh = await self._desk.oauth.token(
                 place.at,
                 linked.client,
-                oauth_client.refresh_grant(token.refresh, resource_of(spec)),
+                oauth_client.refresh_grant(token.refresh, place.resource),
                 asked=token.scopes,
                 ca_file=spec.credentials.ca_file,
             )
@@ -207,11 +212,11 @@ class Accounts:
         scopes = await self.scopes(spec, owner, place)
         redirect = self.redirect_uri(spec.name)
         url, state, verifier = oauth_client.begin_code_flow(
-            place.at, client.client_id, redirect, scopes, resource_of(spec)
+            place.at, client.client_id, redirect, scopes, place.resource
         )
         attempt = Attempt(
             owner, _digest(browser), spec.name, place.at.issuer, place.at.says_iss, client.client_id,
-            verifier, redirect, resource_of(spec), scopes,
+            verifier, redirect, place.resource, scopes,
         )  # fmt: skip
         value, now = msgspec.msgpack.encode(attempt), time.time()
         keep = self._sealed.keep

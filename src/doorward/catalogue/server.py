@@ -28,13 +28,22 @@ class SecretReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
 # The forms of references that lead to a store.
 PLACES = {
     "keyring": re.compile(r"([^/]{1,256})/(.{1,256})"),
-    "vault": re.compile(
-        r"([A-Za-z0-9_-][A-Za-z0-9._-]*)/((?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*)#([^#/\s]{1,256})"
-    ),
+    "vault": re.compile(r"([A-Za-z0-9._-]{1,128})/([A-Za-z0-9._/-]{1,512})#([^#/\s]{1,256})"),
     "keyvault": re.compile(
         r"([A-Za-z](?:[A-Za-z0-9-]{1,22}[A-Za-z0-9]))/([A-Za-z0-9-]{1,127})(?:/([0-9a-f]{32}))?"
     ),
 }
+
+
+def parts_of(kind: str, place: str) -> tuple[str, ...] | None:
+    """The parts of a reference's place; None for one that has not its kind's form, or would leave its own path."""
+    match = PLACES[kind].fullmatch(place)
+    if match is None:
+        return None
+    parts = tuple(part or "" for part in match.groups())
+    if kind == "vault" and any(step in ("", ".", "..") for part in parts[:2] for step in part.split("/")):
+        return None
+    return parts
 
 
 class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

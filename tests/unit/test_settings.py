@@ -195,13 +195,19 @@ REFUSED = [
     ("[servers.a]\nurl = 'http://mcp.example.com/mcp'", "settings-invalid", ["line 2", "https"]),
     ("[servers.a]\nurl = 'https://u:p@h/mcp'", "settings-invalid", ["line 2", "servers.a.url"]),
     (WEB + "sandbox = 'none'", "settings-invalid", ["line 3", "servers.a.sandbox"]),
-    (WEB + "credentials = { type = 'oauth' }", "settings-not-available", ["line 3", "oauth"]),
-    (WEB + "credentials = { type = 'token-exchange' }", "settings-not-available", ["line 3"]),
+    (WEB + "credentials = { type = 'token-exchange' }", "settings-invalid", ["line 3", "issuer"]),
+    (WEB + "credentials = { type = 'client-credentials', issuer = 'https://a.b', client_id = 'x' }", "settings-invalid", ["client_secret"]),
+    (WEB + "credentials = { type = 'client-credentials', issuer = 'http://a.b', client_id = 'x' }", "settings-invalid", ["https"]),
+    (WEB + "credentials = { type = 'client-credentials', client_secret = 'hunter2' }", "settings-invalid", ["client_secret", "{ env = "]),
+    (WEB + "credentials = { type = 'none', client_id = 'x' }", "settings-invalid", ["client_id", "needs type"]),
+    (WEB + "credentials = { type = 'oauth', audience = 'x' }", "settings-invalid", ["audience", "needs type"]),
+    (WEB + "credentials = { type = 'oauth', authorize_url = 'https://a.b' }", "settings-invalid", ["authorize_url"]),
+    (WEB + "credentials = { type = 'on-behalf-of', token_url = 'https://a.b', client_id = 'x', client_secret = { env = 'A' } }",
+     "settings-invalid", ["scopes"]),
     (WEB + "credentials = { type = 'header' }", "settings-invalid", ["line 3", "secret reference"]),
     (WEB + "credentials = { type = 'header', value = 'hunter2' }", "settings-invalid", ["line 3", "{ env = "]),
     (WEB + "credentials = { type = 'header', name = 'Host', value = { env = 'A' } }", "settings-invalid", ["name"]),
     (WEB + "credentials = { type = 'header', value = { env = 'A', file = 'B' } }", "settings-invalid", ["one of"]),
-    (WEB + "credentials = { type = 'header', value = { vault = 'A' } }", "settings-not-available", ["vault"]),
     (WEB + "tls = { pin = ['sha1/x'] }", "settings-invalid", ["line 3", "servers.a.tls.pin[0]"]),
     (WEB + "tls = { pin = ['sha256/AAAA'] }", "settings-invalid", ["32 bytes"]),
     (WEB + "tls = { pin = ['sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB='] }", "settings-invalid", ["servers.a.tls.pin[0]"]),
@@ -210,9 +216,17 @@ REFUSED = [
     (WEB + "tls = { pins = [] }", "settings-unknown-key", ["servers.a.tls.pin"]),
     ("[servers.a]\nurl = 'http://127.0.0.1:1/mcp'\ntls = { ca_file = 'c' }", "settings-invalid", ["https"]),
     (SERVER + "tls = { ca_file = 'c' }", "settings-invalid", ["https"]),
+    (WEB + "credentials = { type = 'header', value = { vault = 'A' } }", "settings-invalid", ["vault", "mount/path#field"]),
+    (WEB + "credentials = { type = 'header', value = { vault = 'a/b#c' } }", "settings-invalid", ["secrets.vault", "servers"]),
+    (WEB + "credentials = { type = 'header', value = { keyvault = 'abc/b' } }", "settings-invalid", ["secrets.keyvault", "servers"]),
+    ("[secrets.vault]\nurl = 'http://vault.example'", "settings-invalid", ["secrets.vault.url"]),
+    ("[secrets.vault]\nurl = 'https://vault.example'", "settings-invalid", ["secrets.vault.token"]),
+    ("[secrets.vault]\nurl = 'https://vault.example'\ntoken = 'hunter2'", "settings-invalid", ["secrets.vault.token", "{ env = "]),
+    ("[secrets.vault]\nurl = 'https://v.example'\ntoken = { vault = 'a/b#c' }", "settings-invalid", ["lies in none"]),
+    ("[secrets.keyvault]\ntenant = 'x'", "settings-invalid", ["secrets.keyvault", "client_id"]),
     (SERVER + "env = { K = 1 }", "settings-invalid", ["line 3", "servers.a.env.K"]),
     (SERVER + "env = { 'a=b' = '1' }", "settings-invalid", ["line 3"]),
-    (SERVER + "env = { K = { keyring = 'x' } }", "settings-not-available", ["line 3", "keyring"]),
+    (SERVER + "env = { K = { keyring = 'x' } }", "settings-invalid", ["line 3", "keyring"]),
     (SERVER + "egress = ['h:443']", "settings-not-available", ["line 3", "servers.a.egress"]),
     (SERVER + "trust = 'signed'", "settings-not-available", ["line 3", "signed"]),
     (SERVER + "trust = 'blind'", "settings-invalid", ["line 3", "trust"]),
@@ -332,6 +346,8 @@ def test_every_setting_has_a_sentence():
         "[[identity.users]]\nname = 'x'\n[gateway.tls]\ncert = 'c'\nkey = { file = 'k' }\n"
         "[admin.tls]\ncert = 'c'\nkey = { file = 'k' }\n"
         "[[identity.clients]]\nid = 'c'\nredirect_uris = ['https://c.example/cb']\n"
+        "[[alerts.webhooks]]\nurl = 'https://h.example'\n"
+        f"[[secrets.honeytokens]]\nname = 'b'\nsha256 = '{'0' * 64}'\n"
         "[servers.b]\nurl = 'https://h/mcp'\ntls = { client_cert = 'c', client_key = { file = 'k' } }\n"
     )
     external = read(ISSUER + "issuer = 'https://a.example'\naudiences = { mcp = 'x' }\nclients = ['a']")
@@ -441,3 +457,53 @@ def test_no_bytes_raise_anything_but_a_clear_refusal(content):
         load_bytes(content, FILE)
     except OperatorError as error:
         assert error.code.startswith("settings-")
+
+
+_CANARY = "canary-7f3e9a-1c"
+_GH = "ghp_" + "a1B2" * 9
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        (f"command = ['x']\nenv = {{ API_TOKEN = '{_CANARY}' }}", "servers.a.env.API_TOKEN"),
+        (f"command = ['x']\nenv = {{ db_password = '{_CANARY}' }}", "servers.a.env.db_password"),
+        (f"command = ['x']\nenv = {{ WHAT = '{_GH}' }}", "servers.a.env.WHAT"),
+        (f"command = ['x', '--api-key={_CANARY}']", "servers.a.command[1]"),
+        (f"command = ['x', '--token', '{_CANARY}']", "servers.a.command[2]"),
+        (f"command = ['x', '{_GH}']", "servers.a.command[1]"),
+        (f"url = 'https://x.example/mcp?api_key={_CANARY}'", "servers.a.url"),
+        (f"url = 'https://u:{_CANARY}@x.example/mcp'", "servers.a.url"),
+        (f"url = 'https://x.example/mcp'\ncredentials = {{ type = 'header', value = '{_CANARY}' }}", "servers.a.credentials.value"),
+        (
+            f"url = 'https://x.example/mcp'\ncredentials = {{ type = 'header', prefix = '{_GH}', value = {{ env = 'A' }} }}",
+            "servers.a.credentials.prefix",
+        ),
+    ],
+)  # fmt: skip
+def test_a_literal_secret_is_refused_by_its_key_and_not_repeated(
+    tmp_path: Path, table: str, key: str
+) -> None:
+    file = tmp_path / "doorward.toml"
+    file.write_text(f"[servers.a]\n{table}\n")
+    with pytest.raises(OperatorError) as caught:
+        load(file)
+    assert key in caught.value.tell
+    assert "line" in caught.value.tell
+    for secret in (_CANARY, _GH):
+        assert secret not in caught.value.tell + caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "command = ['x']\nenv = { TZ = 'Europe/Amsterdam', MAX_TOKENS = '4096', TOKEN = '', USE_TOKEN = 'true' }",
+        "command = ['x', '--token-file', '/run/secrets/token']\nenv = { API_KEY = '/run/secrets/key' }",
+        "command = ['x', '--secret', 'off', 'tokenizer']",
+        "url = 'https://x.example/mcp?page=keyboard-layout'",
+    ],
+)
+def test_plain_settings_are_no_secrets(tmp_path: Path, table: str) -> None:
+    file = tmp_path / "doorward.toml"
+    file.write_text(f"[servers.a]\n{table}\n")
+    load(file)

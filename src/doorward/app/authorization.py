@@ -139,7 +139,7 @@ class Authorization(Office):
         return configured_clients(settings, self._resolve), own
 
     def _resolve(self, reference: Any, where: str) -> Any:
-        return self.supervisor._secrets.resolve(reference, where)
+        return self.supervisor.secrets.resolve(reference, where, "settings")
 
     # -- pages --------------------------------------------------------------------------------------------------
 

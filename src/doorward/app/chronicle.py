@@ -42,6 +42,7 @@ class Chronicle:
         )
         self._log.on_failed = on_failed
         self._is_open = False
+        self.on_alert: Callable[[dict[str, str]], None] = lambda _: None  # hears of each record of kind alert
 
     async def _sign(self, origin: str, size: int, root: bytes) -> str:
         return await asyncio.to_thread(self._signer.sign, origin, size, root)
@@ -109,6 +110,17 @@ class Chronicle:
             self._log.flush()
         except StoreError:
             return  # on_failed was told, which ends the whole
+        if kind == "alert":
+            self.on_alert(
+                {
+                    "method": method,
+                    "principal": actor,
+                    "server": server,
+                    "item": item,
+                    "reason": reason,
+                    "address": address,
+                }
+            )
 
 
 def own_actor() -> str:

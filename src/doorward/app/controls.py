@@ -19,6 +19,7 @@ from doorward.controls.gate_server_requests import GateServerRequests
 from doorward.controls.limit_rate import Counters, Limit, LimitRate, Limits
 from doorward.controls.match_pin import MatchPin, Pins
 from doorward.controls.order import ORDER
+from doorward.controls.present_credential import Credentials, PresentCredential
 from doorward.controls.scope_cache import ScopeCache
 from doorward.controls.seal_state import SealState
 from doorward.gateway.pipeline import Placed
@@ -118,6 +119,7 @@ def build_controls(
     *,
     memory: TokenMemory | None = None,
     ask: Ask | None = None,
+    credentials: Credentials | None = None,
 ) -> tuple[list[Placed], LimitRate]:
     """All controls in order, with their modes; and the limits apart, for the check by peer address.
 
@@ -133,7 +135,12 @@ def build_controls(
             allowed_hosts(gateway.listen, public.netloc, gateway.hosts, public.scheme),
             allowed_origins(gateway.listen, origin, gateway.origins, "https" if gateway.tls else "http"),
         ),
-        CheckToken: CheckToken(judge, gateway.public_url, " ".join(scopes_of(settings))),
+        CheckToken: CheckToken(
+            judge,
+            gateway.public_url,
+            " ".join(scopes_of(settings)),
+            {one.sha256: one.name for one in settings.secrets.honeytokens},
+        ),
         BindToken: _binding(settings, payload, clock),
         CheckHead: CheckHead(settings.limits.body_bytes),
         BindSession: BindSession(),
@@ -142,6 +149,7 @@ def build_controls(
         AskPolicy: AskPolicy(policy),
         MatchPin: MatchPin(pins, {name: spec.trust for name, spec in settings.servers.items()}),
         SealState: SealState(),
+        PresentCredential: PresentCredential(credentials),
         GateServerRequests: GateServerRequests(
             {name: spec.allow_requests for name, spec in settings.servers.items()}
         ),

@@ -213,7 +213,7 @@ class BrowserFace:
 
     async def sign_in(self, request: Request, now: InForce) -> Response:
         """POST /oauth/login."""
-        form, opened, browser = await self._posted(request, now, "login")
+        form, opened, browser = await self.posted(request, now, "login")
         ticket = form.get("ticket").strip()
         if "ticket=" in ticket:
             ticket = ticket.partition("ticket=")[2].partition("&")[0]
@@ -245,7 +245,7 @@ class BrowserFace:
 
     async def decide(self, request: Request, now: InForce) -> Response:
         """POST /oauth/consent."""
-        form, opened, browser = await self._posted(request, now, "consent")
+        form, opened, browser = await self.posted(request, now, "consent")
         decision, asked = form.get("decision"), opened.asked
         if decision not in ("approve", "deny", "switch") or asked is None:
             raise OAuthRefusal("invalid_request", "Allow or deny.", reason="no decision")
@@ -322,7 +322,7 @@ class BrowserFace:
 
     # -- browsers -----------------------------------------------------------------------------------------------
 
-    async def _posted(self, request: Request, now: InForce, kind: str) -> tuple[Form, Opened, str]:
+    async def posted(self, request: Request, now: InForce, kind: str) -> tuple[Form, Opened, str]:
         """A form of ours that came back: from our own page, in the browser that it was shown in."""
         site = request.headers.get("sec-fetch-site", "same-origin")
         if site != "same-origin":
@@ -362,7 +362,7 @@ class BrowserFace:
                 cookie_name(now),
                 browser,
                 max_age=now.settings.identity.session_seconds,
-                path="/" if secure else "/oauth",
+                path="/",
                 secure=secure,
                 httponly=True,
                 samesite="lax",

@@ -14,12 +14,18 @@ from typing import Any
 from doorward import __version__
 from doorward.base import limits
 from doorward.base.errors import CallerError, UpstreamError
+from doorward.gateway.challenged import UpstreamRefusedError
 from doorward.gateway.desk import DeafSink
 from doorward.gateway.ports import Cancel, HttpHandle, HttpOrigin, Later, Link, Sink, never
 from doorward.gateway.sse_link import Fallback, SseLink
 from doorward.protocol import codes
 from doorward.protocol.envelope import notification, parse_message
-from doorward.protocol.headers import NAMED_PARAMS, declared_params, mirrored_name, modern_fields
+from doorward.protocol.headers import (
+    declared_params,
+    mirrored_lines,
+    mirrored_name,
+    modern_fields,
+)
 from doorward.protocol.http_head import ResponseHead
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Era, Message, MessageId
@@ -45,22 +51,20 @@ def _media_type(field: str) -> str:
     return field.split(";", 1)[0].strip().lower()
 
 
-def _written(fields: list[tuple[str, str]]) -> bytes:
-    """Header fields as they are sent."""
-    return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in fields)
-
-
-@lru_cache(512)
-def _lines(version: str, method: str, name: str | None) -> bytes:
-    """The header lines of a message that mirrors no arguments; the same few are sent again and again."""
-    named = {NAMED_PARAMS[method]: name} if name is not None else None
-    return _written(modern_fields(Message("request", method, None, named, {}), version))
-
-
 class HttpExchange:
     """One POST or GET on an upstream, as an HTTP sink that feeds a message sink."""
 
-    __slots__ = ("_body", "_finished", "_link", "_message", "_reader", "_sink", "_status", "handle")
+    __slots__ = (
+        "_body",
+        "_challenge",
+        "_finished",
+        "_link",
+        "_message",
+        "_reader",
+        "_sink",
+        "_status",
+        "handle",
+    )
 
     def __init__(self, link: HttpLink, message: Message | None, sink: Sink) -> None:
         self._link = link
@@ -69,6 +73,7 @@ class HttpExchange:
         self._reader: SseReader | None = None
         self._body: list[bytes] = []
         self._status = 0
+        self._challenge = ""
         self._finished = False
         self.handle: HttpHandle | None = None
 
@@ -100,6 +105,8 @@ class HttpExchange:
                 self._fail(
                     "upstream-media-type", "The protected server answered with an unknown media type.", kind
                 )
+        elif head.status in (401, 403) and "www-authenticate" not in head.repeated:
+            self._challenge = head.fields.get("www-authenticate", "")
 
     def on_data(self, part: bytes) -> None:
         if self._finished:
@@ -212,9 +219,8 @@ class HttpExchange:
         elif status in (400, 404, 405, 406):
             self._link.doubt()
         if status in (401, 403):
-            return self._fail(
-                "upstream-refused", "The protected server refused the gateway's credential.", str(status)
-            )
+            self.cancel()
+            return self._sink.failed(UpstreamRefusedError(status, self._challenge))
         return self._fail("upstream-status", f"The protected server answered with HTTP status {status}.")
 
 
@@ -228,6 +234,7 @@ class HttpLink:
         self.session_id = ""
         self._initialized = False
         self._prefix = b""
+        self._prefix_of = b""  # the upstream's part of it, which changes with its credential
         self._sse: SseLink | None = None  # the server speaks the oldest transport only
         self.closed = False
 
@@ -258,8 +265,9 @@ class HttpLink:
             self._upstream.forget_era()
 
     def _legacy_prefix(self) -> bytes:
-        if not self._prefix:
-            lines = self._upstream.post_prefix
+        lines = self._upstream.post_prefix
+        if not self._prefix or self._prefix_of is not lines:
+            self._prefix_of = lines
             if self._initialized:
                 lines += f"MCP-Protocol-Version: {self.version}\r\n".encode()
             if self.session_id:
@@ -305,11 +313,11 @@ class HttpLink:
         if not message.params_fields and (schema is None or not declared_params(schema)):
             name = mirrored_name(message)
             if name is None or len(name) <= _KEPT_NAME_CHARS:
-                return _lines(self.version, message.method, name)
+                return mirrored_lines(self.version, message.method, name)
         fields = modern_fields(message, self.version, schema)
         written = {name.lower() for name, _ in fields}
         fields += [(name, value) for name, value in message.params_fields if name not in written]
-        return _written(fields)
+        return written(fields)
 
     def _fall_back(self, message: Message, sink: Sink) -> Cancel:
         """Say the handshake over HTTP with SSE (CF-25); the next sessions begin there, until that fails."""
@@ -407,16 +415,20 @@ class HttpUpstream:
         self.host, self.target, self.later = host, target, later
         self.speaks_sse = False  # HTTP with SSE, the oldest transport, and nothing else
         self._schema_of = schema_of
-        self._common = f" HTTP/1.1\r\nHost: {host}\r\n".encode() + _AGENT + credential
-        common = f" {target}".encode() + self._common
-        both = b"Accept: application/json, text/event-stream\r\n"
-        self.post_prefix = b"POST" + common + both + b"Content-Type: application/json\r\n"
-        self.get_prefix = b"GET" + common + b"Accept: text/event-stream\r\n"
-        self.delete_prefix = b"DELETE" + common + both
+        self.present(credential)
         self._era: Era | None = None
         self._modern: HttpLink | None = None
         self._waiting: list[Callable[[Link | UpstreamError], None]] = []
         self._cancel_timer: Cancel = _nothing
+
+    def present(self, credential: bytes) -> None:
+        """Present this header line from the next message on, in sessions that are open as well."""
+        self._common = f" HTTP/1.1\r\nHost: {self.host}\r\n".encode() + _AGENT + credential
+        common = f" {self.target}".encode() + self._common
+        both = b"Accept: application/json, text/event-stream\r\n"
+        self.post_prefix = b"POST" + common + both + b"Content-Type: application/json\r\n"
+        self.get_prefix = b"GET" + common + b"Accept: text/event-stream\r\n"
+        self.delete_prefix = b"DELETE" + common + both
 
     def prefix_to(self, target: str) -> bytes:
         """The head of a POST to another path of the same server, but for its length."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from doorward.base.clock import Clock
     from doorward.identity.budget import CheckBudget
 
+TENANT = "default"  # of callers whose token is our own
 MAX_LIFETIME_SECONDS = 86_400  # no token lives longer than a day
 ROLES_COUNT = 64  # roles or scopes in one token
 # true in tokens of accounts that the command line made up (profiles local and lab)
@@ -122,7 +123,7 @@ class TokenJudge:
         users: Mapping[str, Collection[str]] | None = None,
         accepts_created: bool = False,
         is_brokered: bool = False,
-        tenant: str = "default",
+        tenant: str = TENANT,
         max_lifetime_seconds: int = MAX_LIFETIME_SECONDS,
         budget: CheckBudget | None = None,
     ) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from doorward import __version__
@@ -20,7 +19,7 @@ from doorward.gateway.ports import Cancel, HttpHandle, HttpOrigin, Later, Link, 
 from doorward.gateway.sse_link import Fallback, SseLink
 from doorward.protocol import codes
 from doorward.protocol.envelope import notification, parse_message
-from doorward.protocol.headers import (
+from doorward.protocol.headers import NAMED_PARAMS, declared_params, media_type, mirrored_lines, mirrored_name, modern_fields, written
     declared_params,
     mirrored_lines,
     mirrored_name,
@@ -43,12 +42,6 @@ _AGENT = f"User-Agent: doorward/{__version__}\r\n".encode()
 
 def _nothing() -> None:
     """Cancel what is over."""
-
-
-@lru_cache(64)
-def _media_type(field: str) -> str:
-    """A Content-Type without its parameters; servers send the same few again and again."""
-    return field.split(";", 1)[0].strip().lower()
 
 
 class HttpExchange:
@@ -95,7 +88,7 @@ class HttpExchange:
 
     def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
-        kind = _media_type(head.fields.get("content-type", ""))
+        kind = media_type(head.fields.get("content-type", ""))
         if head.status == 200:
             self._link.saw(self._message, head)
             if kind == "text/event-stream":
@@ -315,8 +308,8 @@ class HttpLink:
             if name is None or len(name) <= _KEPT_NAME_CHARS:
                 return mirrored_lines(self.version, message.method, name)
         fields = modern_fields(message, self.version, schema)
-        written = {name.lower() for name, _ in fields}
-        fields += [(name, value) for name, value in message.params_fields if name not in written]
+        own = {name.lower() for name, _ in fields}
+        fields += [(name, value) for name, value in message.params_fields if name not in own]
         return written(fields)
 
     def _fall_back(self, message: Message, sink: Sink) -> Cancel:

@@ -93,6 +93,12 @@ def modern_fields(
     return fields
 
 
+@lru_cache(64)
+def media_type(field: str) -> str:
+    """A Content-Type without its parameters; servers send the same few again and again."""
+    return field.split(";", 1)[0].strip().lower()
+
+
 def written(fields: list[tuple[str, str]]) -> bytes:
     """Header fields as they are sent."""
     return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in fields)

@@ -19,11 +19,13 @@ from doorward.gateway.ports import Cancel, HttpHandle, HttpOrigin, Later, Link, 
 from doorward.gateway.sse_link import Fallback, SseLink
 from doorward.protocol import codes
 from doorward.protocol.envelope import notification, parse_message
-from doorward.protocol.headers import NAMED_PARAMS, declared_params, media_type, mirrored_lines, mirrored_name, modern_fields, written
+from doorward.protocol.headers import (
     declared_params,
+    media_type,
     mirrored_lines,
     mirrored_name,
     modern_fields,
+    written,
 )
 from doorward.protocol.http_head import ResponseHead
 from doorward.protocol.json_door import encode_json

@@ -18,7 +18,6 @@ class Row(NamedTuple):
     waits: str = ""
 
 
-_NO_CONSENT = "There is no authorization endpoint and no consent page yet: tokens come from `doorward token`."
 _NO_CLIENT = (
     "Doorward is no OAuth client yet: upstream credentials are fixed header fields from the settings."
 )
@@ -33,12 +32,18 @@ MOST_WRONG = (
     Row(4, "The resource's metadata is not where clients look.", ("test_04_the_metadata_lies_where_clients_look",)),
     Row(5, "Refusals do not say in HTTP what is missing.", ("test_05_a_refusal_says_in_http_what_is_missing",)),
     Row(6, "Scopes are asked for one by one.", ("test_06_one_challenge_names_all_that_is_needed",)),
-    Row(7, "Consent is not bound to the browser that comes back.", waits=_NO_CONSENT),
-    Row(8, "Consent counts for every client of a user; state is kept before consent.", waits=_NO_CONSENT),
+    Row(7, "Consent is not bound to the browser that comes back.",
+        ("oauth/test_broker.py::test_t09_who_agreed_in_one_browser_gets_no_code_through_another",
+         "oauth/test_consent.py::test_t08_no_forged_form_leads_to_a_code")),
+    Row(8, "Consent counts for every client of a user; state is kept before consent.",
+        ("oauth/test_consent.py::test_t08_consent_is_for_one_user_one_client_one_redirect_and_one_resource",
+         "oauth/test_broker.py::test_a_user_signs_in_at_the_provider_and_has_the_roles_that_it_says")),
     Row(9, "The resource is handed to an identity provider, or tokens have no audience.",
-        ("test_09_a_token_is_issued_for_exactly_one_endpoint",), "No identity provider is spoken to yet."),
+        ("test_09_a_token_is_issued_for_exactly_one_endpoint",
+         "oauth/test_broker.py::test_r9_nothing_of_the_clients_request_goes_to_the_provider")),
     Row(10, "The issuer is spelled in several ways, or not sent.",
-        ("test_10_the_issuer_is_one_string_everywhere",), "`iss` in authorization responses: " + _NO_CONSENT),
+        ("test_10_the_issuer_is_one_string_everywhere",
+         "oauth/test_flow.py::test_a_user_signs_in_consents_and_the_client_calls_a_tool")),
     Row(11, "URLs that others name are fetched without a guard.",
         ("test_11_no_url_that_others_name_is_fetched", "laws/test_outgoing.py::test_a_file_opens_no_connection_that_is_not_named_here"),
         "Nothing that discovers or fetches exists yet; what comes needs the guard on every hop."),

@@ -18,17 +18,19 @@ import msgspec
 from doorward.adapters.deadlines import Deadlines
 from doorward.adapters.outbox import Outbox
 from doorward.base import limits
-from doorward.controls.control import Head
+from doorward.controls.control import Certificate, Head
 from doorward.gateway.ports import Front
 from doorward.protocol.http_head import parse_request_head
 
 if TYPE_CHECKING:
     from doorward.adapters.http_in import HttpFace
+    from doorward.adapters.tls_face import TlsDoor
 
 MEMO_HEADS = 4_096
 _TRACE_CONTEXT = re.compile(  # W3C Trace Context §3.2, between two other lines' ends
     rb"\r\ntraceparent: [0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=\r\n)", re.IGNORECASE
 )
+_PROOF = re.compile(rb"\r\ndpop:", re.IGNORECASE)  # RFC 9449 §4.1
 MEMO_BYTES = 8_388_608
 _REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 
@@ -58,7 +60,9 @@ class HttpListener:
         self.faces: set[HttpFace] = set()
         self.turned_away = 0  # connections refused because of a cap
         self._per_address: dict[str, int] = {}
-        self._memo: dict[bytes, tuple[bytes, Head]] = {}
+        self.door: TlsDoor | None = None  # None: plain HTTP
+        self.every_answer = b""  # encoded header lines of every answer
+        self._memo: dict[bytes | tuple[Certificate, bytes], tuple[bytes, Head]] = {}
         self._memo_bytes = 0
         self._openings: dict[int, bytes] = {}
         self._openings_until = 0.0
@@ -80,6 +84,8 @@ class HttpListener:
         self.draining = True
         if self._server is not None:
             self._server.close()
+        if self.door is not None:
+            self.door.close()
         for face in list(self.faces):
             face.close_if_idle()
 
@@ -93,28 +99,55 @@ class HttpListener:
         for face in list(self.faces):
             face.abort()
 
-    def head_of(self, block: bytes) -> tuple[bytes, Head]:
+    def head_of(self, block: bytes, certificate: Certificate | None = None) -> tuple[bytes, Head]:
         """The one copy of these bytes and their parsed head, from the memo where it can. Raises CallerError."""
-        known = self._memo.get(block)
+        # SECURITY: bytes alone are the key only where no certificate is; with one the key is a pair, which no bytes that
+        # somebody sends can equal (tests/wire/test_tls_face.py).
+        known = self._memo.get(block if certificate is None else (certificate, block))
         if known is None:
+            if _PROOF.search(block) is not None:
+                return block, self._parse(
+                    block, certificate
+                )  # no two requests have the same: not worth a place
             # A trace context differs in every request and decides nothing here. A well-formed line of it is left out of
             # what is looked up and parsed, so that a client which is traced is not parsed anew each time.
             plain, found = _TRACE_CONTEXT.subn(b"", block, 1)
-            known = self._memo.get(plain) if found else None
+            key = plain if certificate is None else (certificate, plain)
+            known = self._memo.get(key) if found else None
             if known is not None:
                 return block, known[1]
-            known = (plain, parse_request_head(plain, Head))
+            known = (plain, self._parse(plain, certificate))
             if len(self._memo) >= MEMO_HEADS or self._memo_bytes + len(plain) > MEMO_BYTES:
                 self.forget_heads()
-            self._memo[plain] = known
+            self._memo[key] = known
             self._memo_bytes += len(plain)
             return block, known[1]
         return known
+
+    @staticmethod
+    def _parse(block: bytes, certificate: Certificate | None) -> Head:
+        head = parse_request_head(block, Head)
+        head.certificate = certificate
+        return head
 
     def forget_heads(self) -> None:
         """Empty the memo, for example when tokens were revoked."""
         self._memo.clear()
         self._memo_bytes = 0
+
+    def answer_always(self, fields: bytes) -> None:
+        """Let every answer carry these encoded header lines."""
+        if fields != self.every_answer:
+            self.every_answer = fields
+            self._openings.clear()
+
+    def distrust_certificates(self) -> None:
+        """Other authorities are in force: what connections have proven so far counts no more."""
+        if self.door is not None:
+            self.door.trust += 1
+        for face in list(self.faces):
+            face.forget_certificate()
+        self.forget_heads()
 
     def opening(self, status: int) -> bytes:
         """The status line and the Date field."""
@@ -126,6 +159,7 @@ class HttpListener:
         if line is None:
             date = email.utils.formatdate(time.time(), usegmt=True)
             line = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nDate: {date}\r\n".encode("ascii")
+            line += self.every_answer
             self._openings[status] = line
         return line
 

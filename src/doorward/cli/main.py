@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doorward.cli.login_link:login_link",
         "Print a link that signs a browser in once, without a password.",
     ),
+    "keys": ("doorward.cli.keys:keys", "Make keys and certificates."),
     "range": (
         "doorward.cli.range:range_app",
         "Attack a Doorward of one's own, and see what each control stops.",
@@ -70,6 +71,7 @@ _MACHINE_PREFIXES = (
     "bus-",
     "port-",
     "ledger-",
+    "local-authority-",
     "package-install",
     "package-missing",
     "package-changed",

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from doorward.identity.assertions import ALGORITHMS
+from doorward.identity.assertions import ALGORITHMS as ASSERTION_ALGORITHMS
+from doorward.identity.proof import ALGORITHMS
 
 SCOPE = "mcp"  # the one scope: leave to use MCP here at all; what exactly is for policy to say
 SCOPES = (SCOPE,)
@@ -47,6 +48,7 @@ def protected_resource(
         "authorization_servers": list(issuers) or [issuer_of(public_url)],
         "scopes_supported": list(scopes),
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": list(ALGORITHMS),
     }
 
 
@@ -67,7 +69,7 @@ def authorization_server(
     offers = offers or Offers()
     methods = ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
     proving = methods[1:]
-    algorithms = list(ALGORITHMS)
+    algorithms = list(ASSERTION_ALGORITHMS)
     document: dict[str, Any] = {
         "issuer": issuer,
         "authorization_endpoint": f"{issuer}/oauth/authorize",
@@ -115,8 +117,10 @@ def challenge(
     scope: str | None = SCOPE,
     description: str | None = None,
     more: Iterable[tuple[str, str]] = (),
+    scheme: str = "Bearer",
+    algs: str | None = None,
 ) -> str:
-    """The value of ``WWW-Authenticate`` (RFC 6750 §3, RFC 9728 §5.1).
+    """The value of ``WWW-Authenticate`` (RFC 6750 §3, RFC 9728 §5.1; RFC 9449 §7.1 for ``algs``).
 
     ``error`` stays None when no token was sent (RFC 6750 §3.1); ``scope`` names all that the operation needs.
     """
@@ -126,8 +130,9 @@ def challenge(
         ("resource_metadata", resource_metadata_url(public_url, path)),
         ("scope", scope),
         *more,
+        ("algs", algs),
     ]
-    return "Bearer " + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters if value)
+    return f"{scheme} " + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters if value)
 
 
 def _quoted(value: str) -> str:

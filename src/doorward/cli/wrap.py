@@ -105,13 +105,7 @@ def wrap(
         server=server, words=command, package=package, url=url, header=header, env=env, secrets=secret, files=file,
         sandbox=sandbox,
     )  # fmt: skip
-    if not _NAME.fullmatch(server):  # SECURITY: it becomes a folder
-        raise OperatorError(
-            "wrap-name", "A server's name is a to z, 0 to 9 and -, begins with a letter, at most 24 long."
-        )
-    if reviewed:
-        check_reviewed(wanted)
-        check_within(Path.cwd(), (*words[1:], *map(str, file)))
+    check_wanted(wanted, reviewed=reviewed)
     folder = folder_of(server, words, named=bool(name))
     loaded = load(write_settings(folder, wanted))
     if package:
@@ -121,6 +115,17 @@ def wrap(
     from doorward.app.wrapped import Wrapped
 
     return Wrapped(loaded, server).run()
+
+
+def check_wanted(wanted: Wanted, *, reviewed: bool) -> None:
+    """Raises: OperatorError before anything is read or written under a name that is none, or run unseen."""
+    if not _NAME.fullmatch(wanted.server):  # SECURITY: it becomes a folder
+        raise OperatorError(
+            "wrap-name", "A server's name is a to z, 0 to 9 and -, begins with a letter, at most 24 long."
+        )
+    if reviewed:
+        check_reviewed(wanted)
+        check_within(Path.cwd(), (*wanted.words[1:], *map(str, wanted.files)))
 
 
 def install(folder: Path, wanted: Wanted) -> str:

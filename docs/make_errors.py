@@ -108,6 +108,7 @@ ADVICE = {
     "tls-": "Correct certificate, key and their rights.",
     "token-": "Correct the option; the sentence says which values exist.",
     "unsupported-version": "Use one of the versions in `data.supported`.",
+    "config-rewrite": "Write the entry in a plainer way, or put Doorward before its command by hand.",
     "upstream-": "Look at the protected server and at Doorward's log; try again later.",
     "upstream-backoff": "The server exits again and again; its last lines on stderr are in the log. Wait.",
     "upstream-certificate": "Look at the server's certificate with `openssl s_client`; name its authority in `tls.ca_file`.",

@@ -37,8 +37,7 @@ _SESSION_ID_CHARACTERS = 512
 _PROBE_SECONDS = 10.0  # a server that does not say within this which era it speaks is out of order
 _MODERN_ERRORS = frozenset({codes.HEADER_MISMATCH, codes.MISSING_CAPABILITY, codes.UNSUPPORTED_VERSION})
 _MODERN = codes.MODERN_VERSIONS[-1]
-_AGAIN_SECONDS = 1.0
-_KEPT_NAME_CHARS = 128  # longer ones, and arguments, are not kept
+_AGAIN_SECONDS, _KEPT_NAME_CHARS = 1.0, 128  # longer names, and arguments, are not kept
 _AGENT = f"User-Agent: doorward/{__version__}\r\n".encode()
 
 

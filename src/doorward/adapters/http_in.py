@@ -198,14 +198,15 @@ class HttpFace(asyncio.Protocol):
                 return b""
             self._last = block, head = self._listener.head_of(data[: end + 4])
         start = len(block)
-        refusal = self._front.head(head, self._address)
+        front = self._front
+        refusal = front.head(head, self._address)
         if refusal is not None:
             return self._refuse(head, refusal, data[start:])
         length = head.content_length
         if not length and not head.chunked:
             self._serve(head, b"")
             return data[start:]
-        limit = self._front.body_limit(head)
+        limit = front.body_limit(head)
         if length is None:
             self._decoder = ChunkDecoder(limit)
         elif length > limit:
@@ -296,6 +297,10 @@ class HttpFace(asyncio.Protocol):
         body = reply.body
         status = reply.status
         opening = listener.opening(status)
+        if keep and status == 200 and head is not None and head.verb == "POST":
+            size = b"Content-Length: %d\r\n\r\n" % len(body)
+            listener.outbox.write(self.transport, b"".join((opening, reply.fields, size, body)))
+            return
         if status == 204 or status == 304:
             size = b""
             body = b""
@@ -338,10 +343,9 @@ class HttpFace(asyncio.Protocol):
         self._turn = None
         if self._closing:
             return
-        caps = self._listener.caps
-        self.deadline = self._listener.deadlines.now + (
-            caps.stall_seconds if self.paused else caps.idle_seconds
-        )
+        listener = self._listener
+        caps = listener.caps
+        self.deadline = listener.deadlines.now + (caps.stall_seconds if self.paused else caps.idle_seconds)
         if self._buffer or self._stopped:
             self._go_on()
 

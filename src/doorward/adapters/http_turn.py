@@ -6,7 +6,7 @@ It is an object of its own so that a late call, after the client has gone, can n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from doorward.controls.control import Head
 from doorward.gateway.ports import Reply
@@ -15,7 +15,9 @@ from doorward.protocol.chunks import LAST_CHUNK
 if TYPE_CHECKING:
     from doorward.adapters.http_in import HttpFace
 
-_OPEN, _STREAMING, _OVER = range(3)
+_OPEN: Final = 0
+_STREAMING: Final = 1
+_OVER: Final = 2
 
 
 class Turn:
@@ -40,7 +42,8 @@ class Turn:
         """Send a whole answer."""
         if self._state != _OPEN:
             return
-        self._finish()
+        self._state = _OVER
+        self.on_gone = self.on_writable = None
         face = self._face
         face.reply(self._head, reply, keep=True)
         face.over(self)

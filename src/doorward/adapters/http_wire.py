@@ -195,6 +195,9 @@ class ServerWire(asyncio.Protocol):
     def _deliver(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         """The common case: head and body came in one read."""
         self._left = 0
+        if hasattr(exchange.sink, "on_whole"):
+            self._complete(exchange, body=body)
+            return
         exchange.sink.on_head(head)
         if self._exchange is exchange:
             exchange.sink.on_data(body)
@@ -241,8 +244,11 @@ class ServerWire(asyncio.Protocol):
         if done and self._exchange is exchange:
             self._complete(exchange, extra=bool(rest))
 
-    def _complete(self, exchange: Exchange, *, extra: bool = False) -> None:
-        """The response is whole: keep the connection if it can be trusted to be at its beginning again."""
+    def _complete(self, exchange: Exchange, *, extra: bool = False, body: bytes | None = None) -> None:
+        """The response is whole: keep the connection if it can be trusted to be at its beginning again.
+
+        ``body`` is given where it came with its head, to a sink that takes both at once.
+        """
         head = self._head
         keep = not extra and head is not None and head.keep_alive and self._left == 0
         self._exchange = None
@@ -259,7 +265,10 @@ class ServerWire(asyncio.Protocol):
             self._pool.release(exchange, None)
             self.transport.abort()
         try:
-            sink.on_end()
+            if body is None:
+                sink.on_end()
+            else:
+                sink.on_whole(head, body)  # type: ignore[attr-defined]
         except Exception as error:  # noqa: BLE001 - as in data_received; the exchange is no longer this connection's
             _log.error("a server's answer could not be handled", exc_info=error)
             sink.on_fail(_broke("The server's answer cannot be passed on."))

@@ -83,7 +83,9 @@ class Gateway:
 
     def head(self, head: Head, address: str) -> Reply | None:
         """See ``gateway.ports.Front``."""
-        verdict = self._verdict(head)
+        if head.generation != self.snapshot.generation or 0 < head.expires_at <= self._clock.now():
+            self._judge(head, self.snapshot)
+        verdict: tuple[bool, Ruling] | None = head.refusal
         if verdict is not None and verdict[0]:
             return self._refuse(head, verdict[1], address)
         if head.server is not None:
@@ -93,14 +95,6 @@ class Gateway:
         if verdict is not None:
             return self._refuse(head, verdict[1], address)
         return None
-
-    def _verdict(self, head: Head) -> tuple[bool, Ruling] | None:
-        """The verdict on a head that holds now: (before the address limit?, ruling), or None for none."""
-        snapshot = self.snapshot
-        if head.generation != snapshot.generation or 0 < head.expires_at <= self._clock.now():
-            self._judge(head, snapshot)
-        verdict: tuple[bool, Ruling] | None = head.refusal
-        return verdict
 
     def _judge(self, head: Head, snapshot: Snapshot) -> None:
         """Give the verdict that holds for every request with these bytes: (before the address limit?, ruling)."""
@@ -154,10 +148,11 @@ class Gateway:
             return responder.answer(self._document(head))
         # SECURITY: judged again, for the body may have taken its time: the token may have run out or been revoked since,
         # and another request with an equal head may have found that out (tests/attacks/test_review_identity.py).
-        verdict = self._verdict(head)
-        if verdict is not None:
-            return responder.answer(self._refuse(head, verdict[1], responder.address))
         snapshot = self.snapshot
+        if head.generation != snapshot.generation or 0 < head.expires_at <= self._clock.now():
+            self._judge(head, snapshot)
+        if head.refusal is not None:
+            return responder.answer(self._refuse(head, head.refusal[1], responder.address))
         if self._freshness.is_stale(snapshot.generation):
             return responder.answer(answers.NOT_READY)
         event = self._ids.mint()
@@ -183,7 +178,8 @@ class Gateway:
                 if keeper is not None:
                     return self._hand_to(keeper, head, body, responder, _call_gone(message))
                 return self._modern.post(snapshot.desk, head, message, body, responder, event)
-            session = self._legacy.session_of(head, caller_of(head))
+            principal = caller_of(head)
+            session = self._legacy.session_of(head, principal)
             if session is None and message.method != "initialize" and self._is_elsewhere(head):
                 return self._hand_over(head, body, responder)
             return self._legacy.post(snapshot.desk, head, message, body, responder, event, session)

@@ -64,6 +64,23 @@ class HttpExchange:
             if self.handle is not None:
                 self.handle.cancel()
 
+    def on_whole(self, head: ResponseHead, body: bytes) -> None:
+        """See ``gateway.ports.HttpSink``."""
+        asked = self._message
+        if head.status != 200 or not head.is_json or asked is None or asked.kind != "request":
+            self.on_head(head)
+            self.on_data(body)
+            return self.on_end()
+        if self._finished:
+            return None
+        if asked.method == "initialize":
+            self._link.saw(asked, head)
+        self._hand_on(body, "")
+        if not self._finished:
+            self._finished = True
+            self._sink.done()
+        return None
+
     def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
         kind = _media_type(head.fields.get("content-type", ""))
@@ -141,23 +158,32 @@ class HttpExchange:
             )
         if message.kind == "response" and not self._answers(message):
             return self._fail("upstream-wrong-id", "The protected server answered a question nobody asked.")
-        return self._tell(message, event_id, status)
+        try:
+            self._sink.message(message, event_id, status)
+        except Exception as error:  # noqa: BLE001 - as in _tell
+            self._untold(error)
+        return None
 
     def _tell(self, message: Message, event_id: str, status: int) -> None:
         try:
             self._sink.message(message, event_id, status)
         except Exception as error:  # noqa: BLE001 - whatever a server found out about us costs this exchange only
-            _log.error("a server's message could not be handled", exc_info=error)
-            self._fail("upstream-unusable", "The protected server sent a message that cannot be passed on.")
+            self._untold(error)
+
+    def _untold(self, error: Exception) -> None:
+        _log.error("a server's message could not be handled", exc_info=error)
+        self._fail("upstream-unusable", "The protected server sent a message that cannot be passed on.")
 
     def _answers(self, message: Message) -> bool:
         asked = self._message
         if asked is None:
             return True  # a GET stream may carry replayed responses; the session checks them
+        if message.id == asked.id and type(message.id) is type(asked.id):
+            return True
         if message.id is None and message.is_error:
             message.id = message.value["id"] = asked.id  # errors raised before the id was read
             return True
-        return type(message.id) is type(asked.id) and message.id == asked.id
+        return False
 
     def _refused(self, status: int) -> None:
         """An HTTP error: a JSON-RPC error in its body is the server's own answer; the rest is an upstream failure."""

@@ -24,11 +24,12 @@ def item_of(message: Message) -> str:
     params = message.params
     if params is None:
         return ""
-    if message.method in _BY_NAME:
+    method = message.method
+    if method in _BY_NAME:
         name = params.get("name")
-    elif message.method in _BY_URI:
+    elif method in _BY_URI:
         name = params.get("uri")
-    elif message.method == "completion/complete":
+    elif method == "completion/complete":
         ref = params.get("ref")
         name = (ref.get("name") or ref.get("uri")) if isinstance(ref, dict) else ""
     else:

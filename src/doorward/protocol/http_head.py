@@ -91,6 +91,7 @@ class ResponseHead(msgspec.Struct, frozen=True):
     chunked: bool
     keep_alive: bool
     is_stream: bool = False  # its content type is text/event-stream
+    is_json: bool = False  # its content type is application/json
 
 
 H = TypeVar("H", bound=RequestHead)
@@ -174,6 +175,7 @@ def parse_response_head(block: bytes) -> ResponseHead:
         raise _broke("its Content-Length is no number")
     if status < 200 or status in (204, 304):
         size = 0
+    media_type = fields.get("content-type", "").partition(";")[0].strip().lower()
     return ResponseHead(
         status=status,
         fields=fields,
@@ -181,7 +183,8 @@ def parse_response_head(block: bytes) -> ResponseHead:
         content_length=size,
         chunked=coding is not None,
         keep_alive=block[7:8] == b"1" and not _closes(fields),
-        is_stream=fields.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream",
+        is_stream=media_type == "text/event-stream",
+        is_json=media_type == "application/json",
     )
 
 

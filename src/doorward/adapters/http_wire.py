@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from doorward.adapters.deadlines import NEVER
 from doorward.base import limits
 from doorward.base.errors import CallerError, UpstreamError
-from doorward.protocol.chunks import ChunkDecoder
+from doorward.protocol.chunks import ChunkDecoder, only_chunk
 from doorward.protocol.http_head import END_OF_HEAD, ResponseHead
 
 if TYPE_CHECKING:
@@ -179,9 +179,16 @@ class ServerWire(asyncio.Protocol):
                 raise _broke("The server changed the protocol or sent too many interim responses.")
         self._buffer = b""
         self._head = head
-        if data and head.content_length == len(data) <= self._pool.caps.reply_bytes:
-            self._deliver(exchange, head, data)
-            return
+        if data:
+            limit = self._pool.caps.reply_bytes
+            if head.content_length == len(data) <= limit:
+                self._deliver(exchange, head, data)
+                return
+            if head.chunked and hasattr(exchange.sink, "on_whole"):
+                part = only_chunk(data, 0 if head.is_stream else limit)
+                if part is not None and not exchange.head.startswith(b"HEAD "):
+                    self._deliver(exchange, head, part)
+                    return
         if exchange.hold:
             self.deadline = NEVER
         self._open_body(exchange, head)

@@ -22,7 +22,7 @@ from doorward.protocol.headers import modern_fields
 from doorward.protocol.http_head import ResponseHead
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Era, Message
-from doorward.protocol.sse import SseReader
+from doorward.protocol.sse import SseReader, only_message
 
 _log = logging.getLogger("doorward.upstream")
 _SESSION_ID_CHARACTERS = 512
@@ -67,15 +67,22 @@ class HttpExchange:
     def on_whole(self, head: ResponseHead, body: bytes) -> None:
         """See ``gateway.ports.HttpSink``."""
         asked = self._message
-        if head.status != 200 or not head.is_json or asked is None or asked.kind != "request":
+        message: bytes | None = None
+        if head.status == 200 and asked is not None and asked.kind == "request":
+            if head.is_json:
+                message = body
+            elif head.is_stream:
+                message = only_message(body, limits.EVENT_BYTES)
+        if message is None:
             self.on_head(head)
             self.on_data(body)
             return self.on_end()
         if self._finished:
             return None
-        if asked.method == "initialize":
-            self._link.saw(asked, head)
-        self._hand_on(body, "")
+        self._link.saw(asked, head)
+        if head.is_stream:
+            self._sink.streaming()
+        self._hand_on(message, "")
         if not self._finished:
             self._finished = True
             self._sink.done()

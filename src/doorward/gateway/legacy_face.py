@@ -63,7 +63,7 @@ class CommonSink:
     @on_writable.setter
     def on_writable(self, wake: Any) -> None:
         if wake is not None:
-            self._session.common.wakes.append(wake)
+            self._session.common.wake_later(wake)
 
     def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
         """Our own stream is open already."""

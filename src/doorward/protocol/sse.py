@@ -10,6 +10,7 @@ from doorward.base.errors import UpstreamError
 
 _BOM = b"\xef\xbb\xbf"
 _PLAIN = b"event: message\ndata: "
+_BARE = b"data: "
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _RETRY_DIGITS = 10
 _ID_BYTES = 1_024  # longer event ids are dropped like those with NUL
@@ -22,6 +23,16 @@ class SseEvent(msgspec.Struct, frozen=True):
     id: str
     data: str
     retry: int | None
+
+
+def only_message(body: bytes, max_event_bytes: int) -> bytes | None:
+    """The data, where a whole stream is exactly one ``message`` event of one line of ASCII, as most answers are; None for
+    all else, which ``SseReader`` reads."""
+    start = len(_PLAIN) if body.startswith(_PLAIN) else len(_BARE) if body.startswith(_BARE) else 0
+    if not start or body[-2:] != b"\n\n" or len(body) > max_event_bytes or not body.isascii():
+        return None
+    data = body[start:-2]
+    return data if data and b"\n" not in data and b"\r" not in data else None
 
 
 class SseReader:
@@ -140,6 +151,10 @@ def write_event(data: bytes, event_id: str = "", retry_ms: int | None = None) ->
     Line ends inside ``data`` become further data lines, so nothing in it can end the event. ``event_id`` is ours:
     ASCII without line ends.
     """
+    if retry_ms is None and b"\n" not in data and b"\r" not in data:
+        return (
+            b"id: %b\ndata: %b\n\n" % (event_id.encode("ascii"), data) if event_id else b"data: %b\n\n" % data
+        )
     parts: list[bytes] = []
     if event_id:
         parts.append(b"id: " + event_id.encode("ascii") + b"\n")

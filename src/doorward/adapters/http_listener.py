@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from doorward.adapters.http_in import HttpFace
 
 MEMO_HEADS = 4_096
+SEEN_HEADS = 8_192
 _TRACE_CONTEXT = re.compile(  # W3C Trace Context §3.2, between two other lines' ends
     rb"\r\ntraceparent: [0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=\r\n)", re.IGNORECASE
 )
@@ -60,6 +61,9 @@ class HttpListener:
         self._per_address: dict[str, int] = {}
         self._memo: dict[bytes, tuple[bytes, Head]] = {}
         self._memo_bytes = 0
+        self._seen_once: set[int] = (
+            set()
+        )  # hashes of heads that came once; two with one hash cost memory only
         self._openings: dict[int, bytes] = {}
         self._openings_until = 0.0
         self._server: asyncio.Server | None = None
@@ -104,12 +108,22 @@ class HttpListener:
             if known is not None:
                 return block, known[1]
             known = (plain, parse_request_head(plain, Head))
-            if len(self._memo) >= MEMO_HEADS or self._memo_bytes + len(plain) > MEMO_BYTES:
-                self.forget_heads()
-            self._memo[plain] = known
-            self._memo_bytes += len(plain)
+            # A head is kept when it comes for the second time: those that never do are many, and each takes a few KB.
+            mark = hash(plain)
+            if mark in self._seen_once:
+                self._keep(plain, known)
+            else:
+                if len(self._seen_once) >= SEEN_HEADS:
+                    self._seen_once.clear()
+                self._seen_once.add(mark)
             return block, known[1]
         return known
+
+    def _keep(self, plain: bytes, known: tuple[bytes, Head]) -> None:
+        if len(self._memo) >= MEMO_HEADS or self._memo_bytes + len(plain) > MEMO_BYTES:
+            self.forget_heads()
+        self._memo[plain] = known
+        self._memo_bytes += len(plain)
 
     def forget_heads(self) -> None:
         """Empty the memo, for example when tokens were revoked."""

@@ -77,7 +77,17 @@ class Head(RequestHead):
     def __init__(
         self, *, verb: str, path: str, query: str, fields: dict[str, str], repeated: frozenset[str]
     ) -> None:
-        super().__init__(verb=verb, path=path, query=query, fields=fields, repeated=repeated)
+        # All of it here, without a call of the base: a head that nobody repeats is made for each request.
+        self.verb = verb
+        self.path = path
+        self.query = query
+        self.fields = fields
+        self.repeated = repeated
+        self.minor = 1
+        self.keep_alive = True
+        self.content_length = None
+        self.chunked = False
+        self.expects_continue = False
         self.server: str | None = (
             None  # protected server's name; "" is the federated endpoint; None is no MCP path
         )

@@ -63,6 +63,7 @@ class Pipeline:
         self._spawn = spawn
         active = [one for one in placed if one.mode != "off"]
         self._head = self._slice(active, "head")
+        self._head_hooks: dict[tuple[frozenset[str], bool], list[tuple[str, Any, bool]]] = {}
         self._request = self._slice(active, "request")
         self._request_hooks = tuple(hook for _, hook, _ in self._request)
         self._listing = self._slice(active, "listing")
@@ -80,9 +81,11 @@ class Pipeline:
 
     def judge_head(self, head: Head, slugs: frozenset[str], *, inside: bool) -> Ruling | None:
         """Run the head hooks of the controls named in ``slugs`` (``inside``) or of all others."""
-        for slug, hook, report in self._head:
-            if (slug in slugs) is not inside:
-                continue
+        chosen = self._head_hooks.get((slugs, inside))
+        if chosen is None:
+            chosen = [one for one in self._head if (one[0] in slugs) is inside]
+            self._head_hooks[(slugs, inside)] = chosen
+        for slug, hook, report in chosen:
             try:
                 verdict = hook(head)
             except Exception as error:  # noqa: BLE001 - a crash refuses

@@ -155,6 +155,8 @@ class TokenJudge:
         self._max_lifetime_seconds = max_lifetime_seconds
         self._good: dict[bytes, _Claims] = {}
         self._bad: dict[bytes, TokenRefusal] = {}
+        # What was admitted, by resource and digest of the whole header value, with the time from which it is good.
+        self._admitted: dict[tuple[str, bytes], tuple[float, Principal]] = {}
         self.signature_checks = 0  # how often the costly part ran
         self.renew(revoked=revoked, users=users or {}, accepts_created=accepts_created)
 
@@ -165,11 +167,22 @@ class TokenJudge:
         self._revoked = frozenset(revoked)
         self._users = {name: frozenset(roles) for name, roles in users.items()}
         self._accepts_created = accepts_created
+        self._admitted.clear()
 
     def judge(self, authorization: str | None, resource: str) -> Principal | TokenRefusal:
         """Judge the value of one Authorization header for a request to ``resource``."""
         if authorization is None:
             return _MISSING
+        key = (resource, hashlib.sha256(authorization.encode("utf-8", "surrogatepass")).digest())
+        known = self._admitted.get(key)
+        if known is not None and known[0] <= self._clock.now() < known[1].expires_at:
+            return known[1]
+        found = self._judge(authorization, resource)
+        if isinstance(found, Principal):
+            _remember(self._admitted, key, (self._clock.now(), found))
+        return found
+
+    def _judge(self, authorization: str, resource: str) -> Principal | TokenRefusal:
         scheme, _, token = authorization.strip(" \t").partition(" ")
         if scheme.lower() != "bearer":
             return _MISSING if _TOKEN68.fullmatch(scheme) else _malformed("no authentication scheme")
@@ -261,7 +274,7 @@ class TokenJudge:
         )
 
 
-def _remember(cache: dict[bytes, Any], digest: bytes, value: object) -> None:
+def _remember(cache: dict[Any, Any], digest: object, value: object) -> None:
     if len(cache) >= REMEMBERED_COUNT:
         del cache[next(iter(cache))]
     cache[digest] = value

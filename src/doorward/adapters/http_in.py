@@ -321,6 +321,7 @@ class HttpFace(asyncio.Protocol):
             framing = b"Transfer-Encoding: chunked\r\n\r\n"
         else:
             framing = b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        self._last = _NOTHING  # a stream may stay for long, and nothing may follow it
         self.transport.set_write_buffer_limits(limits.STREAM_BUFFER_BYTES)
         self._listener.outbox.write(self.transport, self._listener.opening(status) + fields + framing)
 

@@ -191,6 +191,7 @@ class ServerWire(asyncio.Protocol):
                     return
         if exchange.hold:
             self.deadline = NEVER
+            exchange.head = exchange.head[:5]  # the verb; the rest was sent, and the stream may stay for long
         self._open_body(exchange, head)
         exchange.sink.on_head(head)
         if self._exchange is exchange:

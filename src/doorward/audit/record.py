@@ -20,6 +20,7 @@ NAME_CHARS = 256
 REASON_CHARS = 1_024
 NOTES_COUNT = 16
 _CACHE_COUNT = 4_096  # distinct callers and items whose constant part is kept; then the cache starts anew
+_ONCE = frozenset({"initialize", "notifications/initialized"})  # a session says them once
 _MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 _encode = msgspec.json.Encoder().encode
 _blake3 = blake3.blake3
@@ -113,9 +114,10 @@ class Records:
             "pin": tidy(pin),
         }
         part = _json(members)[1:-1]
-        if len(self._parts) >= _CACHE_COUNT:
-            self._parts.clear()
-        self._parts[key] = part
+        if method not in _ONCE:
+            if len(self._parts) >= _CACHE_COUNT:
+                self._parts.clear()
+            self._parts[key] = part
         return part
 
     def decision(

@@ -40,6 +40,8 @@ _BROKEN = frozenset({"upstream-broke", "upstream-unreachable", "upstream-timeout
 class CommonSink:
     """What one server says on its own, towards a session's common stream, as long as a client listens."""
 
+    __slots__ = ("_delay_seconds", "_desk", "_last_event", "_link", "_renames", "_server", "_session")
+
     def __init__(self, desk: Desk, session: Session, server: str, link: Link) -> None:
         self._desk = desk
         self._session = session
@@ -47,8 +49,16 @@ class CommonSink:
         self._link = link
         self._last_event = ""
         self._delay_seconds = _AGAIN_FIRST_SECONDS
-        federated = renamer(server) if session.endpoint == FEDERATED else None
-        self._rename = both(federated, desk.tasks.sealer(session.principal, server, "", session))
+        self._renames: Callable[[Message], None] | None = (
+            None  # made when it is needed: most streams stay silent
+        )
+
+    def _rename(self, message: Message) -> None:
+        if self._renames is None:
+            session, server = self._session, self._server
+            federated = renamer(server) if session.endpoint == FEDERATED else None
+            self._renames = both(federated, self._desk.tasks.sealer(session.principal, server, "", session))
+        self._renames(message)
 
     @property
     def is_paused(self) -> bool:

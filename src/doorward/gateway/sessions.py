@@ -72,8 +72,17 @@ class Asked(msgspec.Struct, frozen=True):
     server: str
 
 
+_NO_TASKS: frozenset[tuple[str, str]] = frozenset()
+
+
 class Session:
     """What the gateway remembers of one legacy client between its requests."""
+
+    __slots__ = (
+        "_counter", "_kept_bytes", "_newest", "asked", "call_renames", "caller", "capabilities", "common", "declared",
+        "endpoint", "flights", "id", "is_over", "links", "listening", "made_at", "own_tasks", "principal", "streams",
+        "tokens", "touched_at", "version",
+    )  # fmt: skip
 
     def __init__(self, session_id: str, principal: str, endpoint: str, version: str, now: float) -> None:
         self.id = session_id
@@ -87,7 +96,8 @@ class Session:
         self.tokens: dict[
             MessageId, str
         ] = {}  # live progress tokens, and whose call each is ("": all servers')
-        self.own_tasks: set[tuple[str, str]] = set()  # (server, its id) of the tasks made in this session
+        # (server, its id) of the tasks made in this session
+        self.own_tasks: set[tuple[str, str]] | frozenset[tuple[str, str]] = _NO_TASKS
         # server -> (desk, what renames its replies to calls): of the servers in use only
         self.call_renames: dict[str, tuple[Any, Callable[[Message], None]]] = {}
         self.asked: dict[str, Asked] = {}
@@ -125,6 +135,12 @@ class Session:
             if old.finished:
                 self._kept_bytes -= old.size_bytes
                 del streams[old.key]
+
+    def note_task(self, server: str, task_id: str) -> None:
+        """Remember a task that was made in this session."""
+        if isinstance(self.own_tasks, frozenset):
+            self.own_tasks = set()
+        self.own_tasks.add((server, task_id))
 
     def forget_finished(self, now: float) -> None:
         """Forget streams that have been finished for a while (``now``: monotonic seconds)."""

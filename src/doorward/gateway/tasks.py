@@ -88,7 +88,7 @@ class TaskSeal:
             if not isinstance(task_id, str):
                 return
             if made and session is not None and len(session.own_tasks) < _OWN_COUNT:
-                session.own_tasks.add((server, task_id))
+                session.note_task(server, task_id)
             if made or (session is not None and (server, task_id) in session.own_tasks):
                 holder["taskId"] = self.seal(principal, server, task_id)
 

@@ -231,6 +231,7 @@ _USUAL = {
 
 _Line = tuple[str, str, bool]  # name in lower case, value, whether anything is decided on it
 _KEPT_LINES = 2_048
+_OWN = frozenset({"mcp-session-id", "last-event-id", "traceparent"})  # of one client, or of one request only
 _KEPT_LINE_BYTES = 2_048
 _NONE: frozenset[str] = frozenset()
 
@@ -260,7 +261,7 @@ class _Lines:
         if decides and not value.isascii():
             raise self._bad(f"{name} must be ASCII")
         line = (name, value, decides)
-        if usual is not None and len(raw_value) <= _KEPT_LINE_BYTES:
+        if usual is not None and name not in _OWN and len(raw_value) <= _KEPT_LINE_BYTES:
             if len(self._kept) >= _KEPT_LINES:
                 self._kept.clear()
             self._kept[pair] = line

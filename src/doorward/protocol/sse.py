@@ -38,9 +38,13 @@ def only_message(body: bytes, max_event_bytes: int) -> bytes | None:
 class SseReader:
     """Read a stream in pieces of any size. An event that the end of the stream cuts off is never handed out."""
 
+    __slots__ = (
+        "_begun", "_data", "_event", "_has_fields", "_head", "_id", "_limit", "_retry", "_size", "_skip_lf", "_tail",
+    )  # fmt: skip
+
     def __init__(self, max_event_bytes: int) -> None:
         self._limit = max_event_bytes
-        self._tail: list[bytes] = []  # pieces of a line that has not ended yet
+        self._tail: list[bytes] | None = None  # pieces of a line that has not ended yet
         self._size = 0  # bytes since the last blank line, comments included
         self._begun = False
         self._skip_lf = False  # the last piece ended in CR: a LF that follows belongs to it
@@ -48,7 +52,7 @@ class SseReader:
         self._reset()
 
     def _reset(self) -> None:
-        self._data: list[bytes] = []
+        self._data: list[bytes] | None = None
         self._event = b""
         self._id = b""
         self._retry: int | None = None
@@ -78,10 +82,10 @@ class SseReader:
         events: list[SseEvent] = []
         for line in lines:
             self._grow(len(line) + 1)
-            if self._tail:
+            if self._tail is not None:
                 self._tail.append(line)
                 line = b"".join(self._tail)
-                self._tail = []
+                self._tail = None
             if line:
                 self._take(line)
             else:
@@ -90,7 +94,10 @@ class SseReader:
                 self._reset()
         if rest:
             self._grow(len(rest))
-            self._tail.append(rest)
+            if self._tail is None:
+                self._tail = [rest]
+            else:
+                self._tail.append(rest)
         return events
 
     def _whole(self, chunk: bytes) -> SseEvent | None:
@@ -123,7 +130,10 @@ class SseReader:
             return  # a comment
         value = value.removeprefix(b" ")
         if name == b"data":
-            self._data.append(value)
+            if self._data is None:
+                self._data = [value]
+            else:
+                self._data.append(value)
             self._has_fields = True
         elif name == b"event":
             self._event = value
@@ -136,7 +146,7 @@ class SseReader:
             self._has_fields = True
 
     def _finish(self) -> SseEvent:
-        data = b"\n".join(self._data)
+        data = b"\n".join(self._data or ())
         try:
             return SseEvent(self._event.decode() or "message", self._id.decode(), data.decode(), self._retry)
         except UnicodeDecodeError:

@@ -213,7 +213,11 @@ class HttpFace(asyncio.Protocol):
             raise CallerError("body-too-large", f"A body has at most {limit} bytes here.", status=413)
         elif start + length <= len(data):
             stop = start + length
-            self._serve(head, data[start:stop])
+            # As ``_serve`` does, for most requests.
+            self._partial = False
+            self.deadline = NEVER
+            turn = self._turn = Turn(self, head, self._address)
+            front.body(head, data[start:stop], turn)
             return data[stop:]
         else:
             self._left = length

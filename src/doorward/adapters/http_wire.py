@@ -182,11 +182,13 @@ class ServerWire(asyncio.Protocol):
         if data:
             limit = self._pool.caps.reply_bytes
             if head.content_length == len(data) <= limit:
+                self._left = 0
                 self._deliver(exchange, head, data)
                 return
             if head.chunked and hasattr(exchange.sink, "on_whole"):
                 part = only_chunk(data, 0 if head.is_stream else limit)
                 if part is not None and not exchange.head.startswith(b"HEAD "):
+                    self._left = 0
                     self._deliver(exchange, head, part)
                     return
         if exchange.hold:
@@ -202,7 +204,6 @@ class ServerWire(asyncio.Protocol):
 
     def _deliver(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         """The common case: head and body came in one read."""
-        self._left = 0
         if hasattr(exchange.sink, "on_whole"):
             self._complete(exchange, body=body)
             return
@@ -259,9 +260,7 @@ class ServerWire(asyncio.Protocol):
         """
         head = self._head
         keep = not extra and head is not None and head.keep_alive and self._left == 0
-        self._exchange = None
-        self._head = None
-        self._decoder = None
+        self._exchange = self._head = self._decoder = None
         self._interim = 0
         self._used = True
         sink = exchange.finish()

@@ -68,6 +68,7 @@ class Head(RequestHead):
         "expires_at",
         "generation",
         "notes",
+        "params_fields",
         "principal",
         "refusal",
         "resource",
@@ -91,6 +92,8 @@ class Head(RequestHead):
         self.server: str | None = (
             None  # protected server's name; "" is the federated endpoint; None is no MCP path
         )
+        # Its Mcp-Param-* fields, which are passed on where no schema declares them (SF-44); None: not looked for yet.
+        self.params_fields: tuple[tuple[str, str], ...] | None = None
         self.resource = ""  # the OAuth resource of this endpoint, from configuration only
         self.principal: Principal | None = None  # set by check-token
         self.accepts_json = False
@@ -100,6 +103,16 @@ class Head(RequestHead):
         self.refusal: Any = None
         self.notes: tuple[str, ...] = ()  # what controls in report mode would have refused
         self.expires_at = 0.0  # Unix seconds after which the verdict must be given anew; 0 is never
+
+    def with_length(self, digits: str) -> Head:
+        """The same head with another Content-Length, not judged yet; ``digits`` is a plain decimal number."""
+        fields = {**self.fields, "content-length": digits}
+        head = Head(verb=self.verb, path=self.path, query=self.query, fields=fields, repeated=self.repeated)
+        head.minor = self.minor
+        head.keep_alive = self.keep_alive
+        head.expects_continue = self.expects_continue
+        head.content_length = int(digits)
+        return head
 
 
 class Call:

@@ -31,6 +31,8 @@ _HELP = "An operator can allow it with allow_requests for this server; the clien
 
 def allowed_capabilities(declared: Mapping[str, Any], allow_requests: Collection[str]) -> dict[str, Any]:
     """What a server gets to hear of a client's capabilities: nothing that it could not use here anyway."""
+    if not declared:
+        return {}
     kept = {
         name: value
         for name, value in declared.items()
@@ -72,9 +74,10 @@ class GateServerRequests(Control):
         return _refuse(self._fault(notice.method, notice.params, server, capabilities))
 
     def reply(self, call: Call, reply: Message) -> Answer:
-        if reply.is_error:
-            return self._judge_error(call, reply.value.get("error"))
-        result = reply.value.get("result")
+        value = reply.value
+        if "error" in value:
+            return self._judge_error(call, value["error"])
+        result = value.get("result")
         if not isinstance(result, dict) or result.get("resultType") != "input_required":
             return None
         if call.era == "legacy":

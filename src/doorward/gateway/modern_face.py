@@ -22,15 +22,20 @@ _CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 
 def _params_fields(head: Head) -> tuple[tuple[str, str], ...]:
     """The Mcp-Param-* fields of a request: what no schema declares has to be passed on (SF-44)."""
-    return tuple((name, value) for name, value in head.fields.items() if name.startswith("mcp-param-"))
+    found = head.params_fields
+    if found is None:
+        found = tuple([pair for pair in head.fields.items() if pair[0].startswith("mcp-param-")])
+        head.params_fields = found
+    return found
 
 
 def _cut(message: Message, capabilities: dict[str, Any]) -> Message:
     """The message with the client capabilities that a server may hear of."""
-    params = dict(message.params or {})
-    meta = dict(params.get("_meta") or {})
+    meta = (message.params or {}).get("_meta") or {}
     if meta.get(_CAPABILITIES) == capabilities:
         return message
+    params = dict(message.params or {})
+    meta = dict(meta)
     meta[_CAPABILITIES] = capabilities
     params["_meta"] = meta
     value = dict(message.value)
@@ -51,11 +56,12 @@ class ModernFace:
             return responder.answer(answers.ACCEPTED)  # none is defined for HTTP; it goes nowhere
         principal = caller_of(head)
         server, own = head.server or FEDERATED, message
-        if server == FEDERATED and is_addressed(message.method):
+        method = message.method
+        if server == FEDERATED and is_addressed(method):
             found = address(message)
             if found is not None and found[0] in desk.servers:
                 server, own = found
-        elif names_task(message):
+        elif method != "tools/call" and names_task(message):
             mine = desk.tasks.address(principal.key, (server,) if server else desk.servers, message)
             if mine is not None:
                 server, own = mine
@@ -69,32 +75,29 @@ class ModernFace:
             call.capabilities = declared if isinstance(declared, dict) else {}
             call.version = str(meta.get(_VERSION, ""))
         call.item = item_of(own)
-        known = desk.facts.of(server, call.item) if message.method == "tools/call" else None
+        known = desk.facts.of(server, call.item) if method == "tools/call" else None
         call.schema = known.schema if known is not None else None
         exchange = Exchange(desk, call, responder, body, None)
         if server != FEDERATED:
-            federated = renamer(server) if head.server == FEDERATED else None
-            exchange.rename = both(federated, desk.tasks.sealer(principal.key, server, message.method, None))
-        exchange.route = self._route_of(desk)
+            sealer = desk.tasks.sealer(principal.key, server, method, None)
+            exchange.rename = both(renamer(server), sealer) if head.server == FEDERATED else sealer
+        exchange.route = self._route
         return exchange.start()
 
-    def _route_of(self, desk: Desk) -> Any:
-        def route(exchange: Exchange) -> None:
-            call = exchange.call
-            if names_task(call.message) and call.message is call.sent:
-                exchange.refuse(NOT_THEIRS)
-            elif call.server != FEDERATED:
-                call.capabilities = desk.declared(call.server, call.capabilities)
-                call.message = _cut(call.message, call.capabilities)
-                desk.upstreams[call.server].link(
-                    call.principal.key, "modern", call.version, call.capabilities, exchange.go
-                )
-            elif is_addressed(call.message.method):
-                exchange.refuse_unknown("no such server in the name")
-            else:
-                self._reach_all(desk, exchange)
-
-        return route
+    def _route(self, exchange: Exchange) -> None:
+        call, desk = exchange.call, exchange.desk
+        if call.message is call.sent and names_task(call.message):
+            exchange.refuse(NOT_THEIRS)
+        elif call.server != FEDERATED:
+            call.capabilities = desk.declared(call.server, call.capabilities)
+            call.message = _cut(call.message, call.capabilities)
+            desk.upstreams[call.server].link(
+                call.principal.key, "modern", call.version, call.capabilities, exchange.go
+            )
+        elif is_addressed(call.message.method):
+            exchange.refuse_unknown("no such server in the name")
+        else:
+            self._reach_all(desk, exchange)
 
     @staticmethod
     def _reach_all(desk: Desk, exchange: Exchange) -> None:

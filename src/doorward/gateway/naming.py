@@ -134,6 +134,8 @@ def renamer(server: str) -> Callable[[Message], None]:
 def both(*renames: Callable[[Message], None] | None) -> Callable[[Message], None]:
     """One function that applies those that there are, in order."""
     given = [one for one in renames if one is not None]
+    if len(given) == 1:
+        return given[0]
 
     def rename(message: Message) -> None:
         for one in given:

@@ -94,6 +94,14 @@ class TaskSeal:
 
         def rename(message: Message) -> None:
             answer = message.value.get("result") if message.kind == "response" else None
+            if (
+                method == "tools/call"
+                and type(answer) is dict
+                and "task" not in answer
+                and "_meta" not in answer
+                and answer.get("resultType") != "task"
+            ):
+                return  # most answers: nothing in them can name a task
             inner = answer if message.kind == "response" else message.params
             if not isinstance(inner, dict):
                 return

@@ -18,6 +18,7 @@ from doorward.gateway.ports import Front, Reply
 from doorward.protocol.chunks import ChunkDecoder
 from doorward.protocol.http_head import END_OF_HEAD, check_partial_head
 
+JOIN_BYTES = 16_384  # a larger body is written by itself instead of being copied behind its head
 AHEAD_BYTES = 65_536  # pipelined bytes that wait while an exchange is under way; more stops the reading
 SKIP_BYTES = 65_536  # an unread body of at most this size is read and dropped to keep a refused connection
 LINGER_BYTES = 4_194_304  # read and dropped after a closing answer, so that no reset destroys the answer
@@ -110,6 +111,17 @@ class HttpFace(asyncio.Protocol):
         if self._turn is not None or self.paused:
             self._keep(data)
             return
+        if self._head is None and not self._skip:
+            # As ``_consume`` does it, for what most reads are: one whole request.
+            self._consuming = True
+            try:
+                data = self._read_head(data)
+            except Exception as error:  # noqa: BLE001 - as in ``_consume``
+                self._fault(error)
+            finally:
+                self._consuming = False
+            if not data:
+                return
         self._consume(data)
 
     def eof_received(self) -> bool:
@@ -303,7 +315,11 @@ class HttpFace(asyncio.Protocol):
         opening = listener.opening(status)
         if keep and status == 200 and head is not None and head.verb == "POST":
             size = b"Content-Length: %d\r\n\r\n" % len(body)
-            listener.outbox.write(self.transport, b"".join((opening, reply.fields, size, body)))
+            if len(body) <= JOIN_BYTES:
+                listener.outbox.write(self.transport, b"".join((opening, reply.fields, size, body)))
+            else:
+                listener.outbox.write(self.transport, b"".join((opening, reply.fields, size)))
+                listener.outbox.write(self.transport, body)
             return
         if status == 204 or status == 304:
             size = b""

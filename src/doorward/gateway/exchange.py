@@ -71,7 +71,7 @@ class Exchange:
         self.session = session
         self.request_digest = desk.recorder.digest(body)
         self.started_ns = time.monotonic_ns()
-        self.stream: Stream | None = None  # legacy: a resumable stream; modern streams are plain
+        self.stream: Stream | None = None  # legacy: can be resumed; modern streams are plain
         self.link: Link | None = None
         self.route: Callable[[Exchange], None] | None = None  # finds the link and calls ``go``
         self.on_result: Callable[[dict[str, Any]], None] | None = None  # sees and edits a successful result
@@ -162,10 +162,12 @@ class Exchange:
             self._record()
 
     def _record(self) -> None:
-        self._decide()
-        call = self.call
-        if self.desk.sync_all or (not call.read_only and call.message.method == "tools/call"):
-            self.desk.recorder.when_synced(self._synced)
+        call, desk = self.call, self.desk
+        if not self._decided:
+            self._decided = True
+            desk.recorder.decision(call, self.request_digest, cell_of(self.link, call.era))
+        if desk.sync_all or (not call.read_only and call.message.method == "tools/call"):
+            desk.recorder.when_synced(self._synced)
         else:
             self._send()
 
@@ -388,10 +390,7 @@ class Exchange:
 
     def stop(self, tell: str) -> None:
         """End a live stream from our side: its token was revoked, or the gateway drains."""
-        if not self.finished:
-            if self._cancel is not None:
-                self._cancel()
-            self._finish_error(UpstreamError("stopped", tell), "cancelled")
+        self._stop(UpstreamError("stopped", tell))
 
     def failed(self, error: UpstreamError) -> None:
         """See ``gateway.ports.Sink``."""
@@ -413,12 +412,13 @@ class Exchange:
 
     def session_ended(self) -> None:
         """The client's session is over: the call with it."""
+        self._stop(UpstreamError("session-ended", "The session ended before the answer came."))
+
+    def _stop(self, why: UpstreamError) -> None:
         if not self.finished:
             if self._cancel is not None:
                 self._cancel()
-            self._finish_error(
-                UpstreamError("session-ended", "The session ended before the answer came."), "cancelled"
-            )
+            self._finish_error(why, "cancelled")
 
     # -- ends ---------------------------------------------------------------------------------------------------
 

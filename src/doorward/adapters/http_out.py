@@ -199,7 +199,8 @@ class HttpPool:
         head = self._memo.get(block)
         if head is None:
             head = parse_response_head(block)
-            if len(block) <= MEMO_HEAD_BYTES:
+            # A head that opens a session comes once.
+            if len(block) <= MEMO_HEAD_BYTES and "mcp-session-id" not in head.fields:
                 if len(self._memo) >= MEMO_HEADS:
                     self._memo.clear()
                 self._memo[block] = head

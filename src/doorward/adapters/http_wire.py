@@ -25,7 +25,7 @@ class ServerWire(asyncio.Protocol):
     """One kept connection. At most one exchange at a time; requests are never pipelined."""
 
     __slots__ = (
-        "_buffer", "_decoder", "_exchange", "_head", "_interim", "_left", "_pool", "_stopped", "_taken",
+        "_buffer", "_decoder", "_exchange", "_head", "_interim", "_is_chunked", "_left", "_pool", "_stopped", "_taken",
         "_used", "deadline", "transport",
     )  # fmt: skip
 
@@ -37,7 +37,8 @@ class ServerWire(asyncio.Protocol):
         self._buffer = b""
         self._head: ResponseHead | None = None
         self._left = 0  # bytes of the body that are missing, or _UNTIL_CLOSE
-        self._decoder: ChunkDecoder | None = None
+        self._is_chunked = False
+        self._decoder: ChunkDecoder | None = None  # made with the first bytes of a chunked body
         self._taken = 0  # bytes of the body so far, where they are bounded
         self._interim = 0
         self._used = False  # carried an exchange before this one
@@ -197,7 +198,7 @@ class ServerWire(asyncio.Protocol):
         self._open_body(exchange, head)
         exchange.sink.on_head(head)
         if self._exchange is exchange:
-            if self._left == 0 and self._decoder is None:
+            if self._left == 0 and not self._is_chunked:
                 self._complete(exchange, extra=bool(data))
             elif data:
                 self._read_body(exchange, data)
@@ -215,13 +216,13 @@ class ServerWire(asyncio.Protocol):
 
     def _open_body(self, exchange: Exchange, head: ResponseHead) -> None:
         length = head.content_length
-        limit = 0 if head.is_stream else self._pool.caps.reply_bytes
+        limit = self._limit_of(head)
         self._taken = 0
         self._left = 0
         if exchange.head.startswith(b"HEAD "):
             return
         if head.chunked:
-            self._decoder = ChunkDecoder(limit)
+            self._is_chunked = True
         elif length is None:
             self._left = _UNTIL_CLOSE
         elif limit and length > limit:
@@ -229,10 +230,14 @@ class ServerWire(asyncio.Protocol):
         else:
             self._left = length
 
+    def _limit_of(self, head: ResponseHead) -> int:
+        return 0 if head.is_stream else self._pool.caps.reply_bytes
+
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
-        decoder = self._decoder
-        if decoder is not None:
-            parts, done, rest = decoder.feed(data)
+        if self._is_chunked:
+            if self._decoder is None:
+                self._decoder = ChunkDecoder(self._limit_of(cast("ResponseHead", self._head)))
+            parts, done, rest = self._decoder.feed(data)
             if parts:
                 exchange.sink.on_data(parts[0] if len(parts) == 1 else b"".join(parts))
         elif self._left == _UNTIL_CLOSE:
@@ -261,6 +266,7 @@ class ServerWire(asyncio.Protocol):
         head = self._head
         keep = not extra and head is not None and head.keep_alive and self._left == 0
         self._exchange = self._head = self._decoder = None
+        self._is_chunked = False
         self._interim = 0
         self._used = True
         sink = exchange.finish()

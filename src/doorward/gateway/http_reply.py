@@ -31,13 +31,24 @@ def _media_type(field: str) -> str:
 class HttpExchange:
     """One POST or GET on an upstream, as an HTTP sink that feeds a message sink."""
 
-    __slots__ = ("_body", "_finished", "_link", "_message", "_reader", "_sink", "_status", "handle")
+    __slots__ = (
+        "_body",
+        "_finished",
+        "_link",
+        "_message",
+        "_reader",
+        "_sink",
+        "_status",
+        "_streams",
+        "handle",
+    )
 
     def __init__(self, link: HttpLink, message: Message | None, sink: Sink) -> None:
         self._link = link
         self._message = message
         self._sink = sink
-        self._reader: SseReader | None = None
+        self._streams = False  # the response is an event stream
+        self._reader: SseReader | None = None  # made with its first bytes: most streams stay silent
         self._body: list[bytes] | None = None
         self._status = 0
         self._finished = False
@@ -80,7 +91,7 @@ class HttpExchange:
         if head.status == 200:
             self._link.saw(self._message, head)
             if kind == "text/event-stream":
-                self._reader = SseReader(limits.EVENT_BYTES)
+                self._streams = True
                 self._sink.streaming()
             elif kind != "application/json":
                 self._fail(
@@ -90,13 +101,15 @@ class HttpExchange:
     def on_data(self, part: bytes) -> None:
         if self._finished:
             return
-        if self._reader is None:
+        if not self._streams:
             if self._body is None:
                 self._body = [part]
             else:
                 self._body.append(part)
             return
         try:
+            if self._reader is None:
+                self._reader = SseReader(limits.EVENT_BYTES)
             events = self._reader.feed(part)
         except UpstreamError as error:
             self._fail(error.code, error.tell, error.detail)
@@ -119,7 +132,7 @@ class HttpExchange:
         if self._finished:
             return
         status = self._status
-        if self._reader is not None:
+        if self._streams:
             return self._done()
         if status == 200 and self._message is not None and self._message.kind == "request":
             self._hand_on(b"".join(self._body or ()), "")

@@ -1,7 +1,7 @@
 """What all client connections of one port share: the front, the caps, the counts and the memo of heads.
 
-A head that was seen before, byte for byte, is not parsed again: equal bytes have an equal parse, and clients repeat
-their heads. The memo holds bearer tokens, so it is bounded and lives in this process only.
+A head that was seen before, byte for byte but for the length of its body, is not parsed again: equal bytes have an equal
+parse, and clients repeat their heads. It is judged anew for each length. The memo holds bearer tokens, so it is bounded and lives in this process only.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ from doorward.adapters.outbox import Outbox
 from doorward.base import limits
 from doorward.controls.control import Head
 from doorward.gateway.ports import Front
-from doorward.protocol.http_head import parse_request_head
+from doorward.protocol.http_head import LENGTH_DIGITS, parse_request_head
 
 if TYPE_CHECKING:
     from doorward.adapters.http_in import HttpFace
 
 MEMO_HEADS = 4_096
+SEEN_HEADS = 8_192
+FAMILY_HEADS = 64  # lengths of one head that are kept
+_LENGTH = b"\r\nContent-Length: "
+_LENGTH_IN_LOWER_CASE = b"\r\ncontent-length: "
 _TRACE_CONTEXT = re.compile(  # W3C Trace Context §3.2, between two other lines' ends
     rb"\r\ntraceparent: [0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=\r\n)", re.IGNORECASE
 )
@@ -58,8 +62,14 @@ class HttpListener:
         self.faces: set[HttpFace] = set()
         self.turned_away = 0  # connections refused because of a cap
         self._per_address: dict[str, int] = {}
-        self._memo: dict[bytes, tuple[bytes, Head]] = {}
+        self._memo: dict[
+            bytes, dict[bytes, Head]
+        ] = {}  # head without its length -> its length as written -> head
         self._memo_bytes = 0
+        self._memo_heads = 0
+        self._seen_once: set[int] = (
+            set()
+        )  # hashes of heads that came once; two with one hash cost memory only
         self._openings: dict[int, bytes] = {}
         self._openings_until = 0.0
         self._server: asyncio.Server | None = None
@@ -94,27 +104,69 @@ class HttpListener:
             face.abort()
 
     def head_of(self, block: bytes) -> tuple[bytes, Head]:
-        """The one copy of these bytes and their parsed head, from the memo where it can. Raises CallerError."""
-        known = self._memo.get(block)
-        if known is None:
-            # A trace context differs in every request and decides nothing here. A well-formed line of it is left out of
-            # what is looked up and parsed, so that a client which is traced is not parsed anew each time.
-            plain, found = _TRACE_CONTEXT.subn(b"", block, 1)
-            known = self._memo.get(plain) if found else None
-            if known is not None:
-                return block, known[1]
-            known = (plain, parse_request_head(plain, Head))
-            if len(self._memo) >= MEMO_HEADS or self._memo_bytes + len(plain) > MEMO_BYTES:
-                self.forget_heads()
-            self._memo[plain] = known
-            self._memo_bytes += len(plain)
-            return block, known[1]
-        return known
+        """These bytes and their parsed head, from the memo where it can. Raises CallerError."""
+        # Clients repeat their heads but for the length of the body: it is left out of what is looked up.
+        start = block.rfind(_LENGTH)
+        if start < 0:
+            start = block.rfind(_LENGTH_IN_LOWER_CASE)
+        if start < 0:
+            key, digits = block, b""
+        else:
+            start += len(_LENGTH)
+            stop = block.find(b"\r\n", start)
+            key, digits = block[:start] + block[stop:], block[start:stop]
+        family = self._memo.get(key)
+        if family is None:
+            return block, self._parsed(block, key, digits)
+        return block, family.get(digits) or self._of_length(family, block, digits)
+
+    def _parsed(self, block: bytes, key: bytes, digits: bytes) -> Head:
+        # A trace context differs in every request and decides nothing here. A well-formed line of it is left out of
+        # what is looked up and parsed, so that a client which is traced is not parsed anew each time.
+        key, found = _TRACE_CONTEXT.subn(b"", key, 1)
+        if found:
+            block = _TRACE_CONTEXT.sub(b"", block, 1)
+            family = self._memo.get(key)
+            if family is not None:
+                return family.get(digits) or self._of_length(family, block, digits)
+        head = parse_request_head(block, Head)
+        # A head is kept when it comes for the second time: those that never do are many, and each takes a few KB.
+        mark = hash(key)
+        if mark not in self._seen_once:
+            if len(self._seen_once) >= SEEN_HEADS:
+                self._seen_once.clear()
+            self._seen_once.add(mark)
+            return head
+        if self._memo_bytes + len(key) > MEMO_BYTES:
+            self.forget_heads()
+        self._memo_bytes += len(key)
+        self._keep({}, head, digits, key)
+        return head
+
+    def _of_length(self, family: dict[bytes, Head], block: bytes, digits: bytes) -> Head:
+        """A head that differs from those of ``family`` in the length of its body only: the rest of it was parsed."""
+        if not digits.isdigit() or len(digits) > LENGTH_DIGITS:
+            return parse_request_head(block, Head)  # which says what is wrong with it
+        head = next(iter(family.values())).with_length(digits.decode())
+        if len(family) >= FAMILY_HEADS:
+            self._memo_heads -= len(family)
+            family.clear()
+        self._keep(family, head, digits)
+        return head
+
+    def _keep(self, family: dict[bytes, Head], head: Head, digits: bytes, key: bytes | None = None) -> None:
+        if self._memo_heads >= MEMO_HEADS:
+            self.forget_heads()
+            family.clear()  # it is nobody's any more, unless it is about to be put there
+        family[digits] = head
+        self._memo_heads += 1
+        if key is not None:
+            self._memo[key] = family
 
     def forget_heads(self) -> None:
         """Empty the memo, for example when tokens were revoked."""
         self._memo.clear()
-        self._memo_bytes = 0
+        self._memo_bytes = self._memo_heads = 0
 
     def opening(self, status: int) -> bytes:
         """The status line and the Date field."""

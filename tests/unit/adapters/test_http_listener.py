@@ -80,7 +80,7 @@ LENGTHS = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     first=st.sampled_from([b"POST /a HTTP/1.1", b"POST /a?b HTTP/1.0", b"HEAD / HTTP/1.1"]),
     before=st.lists(LINES, max_size=3),

@@ -6,7 +6,7 @@ import contextlib
 
 import httptools
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doorward.base.errors import CallerError, UpstreamError
@@ -211,6 +211,7 @@ def _read(block: bytes) -> object:
     return head.fields, head.repeated, head.content_length, head.chunked, head.keep_alive
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -84,6 +84,15 @@ THREATS = (
         ("check-token",),
     ),
     Threat(
+        "A token is stolen",
+        "Somebody reads a good token from a log, a disk or a proxy, and presents it.",
+        "Tokens live shortly and can be revoked. One that is bound to a key (DPoP) needs a fresh proof that counts once; one that is "
+        "bound to a certificate is good over its connections only; neither is taken as a bearer token. Which tokens are bound is for "
+        "their issuer to say.",
+        ("S1.4",),
+        ("bind-token",),
+    ),
+    Threat(
         "A web page talks to a gateway on this machine",
         "A page in a browser sends requests to loopback, or points its own name there (DNS rebinding).",
         "403 for every Host and Origin that is not configured, before anything else is looked at.",
@@ -176,8 +185,15 @@ THREATS = (
     Threat(
         "A result carries instructions",
         "A server hides instructions in what a tool, a prompt or a resource returns.",
-        "Nothing stops this yet: contents are not inspected.",
+        "Nothing stops this yet: contents are not inspected by the gateway.",
         ("S3.1", "S3.3", "S5.1"),
+    ),
+    Threat(
+        "Somebody listens or sits in between",
+        "A network, a proxy or a false server reads or changes what clients, Doorward and servers say to one another.",
+        "TLS 1.3 on every listener beyond loopback, or Doorward does not start; servers are checked by name and authority, and "
+        "by pinned keys where the settings name them. There is no CRL or OCSP check of certificates.",
+        ("S1.6", "S2.4", "S2.5", "S2.6", "S2.7", "N2.5", "N2.7"),
     ),
     Threat(
         "A confused deputy at the login",
@@ -194,7 +210,7 @@ ENDING = """
 * A client that was given a token and misuses what policy allows it.
 * What a server does with a call that was allowed, inside its cage or on its own machine.
 * Holes of the kernel that break namespaces, of Python, of OpenSSL, and of the libraries in `requirements/`.
-* Eavesdropping between clients and Doorward: its listener speaks plain HTTP, for loopback or behind a TLS proxy.
+* What a TLS proxy before Doorward does (`gateway.terminator`), and who listens between the two.
 * Timing differences finer than a cache hit against a miss.
 * Profile `lab`, `sandbox = "none"` and `identity.mode = "off"`: their operator chose so; the first marks every record, the others
   show in `doorward check`.

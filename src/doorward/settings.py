@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 import msgspec
 
 from doorward.base.errors import OperatorError
-from doorward.catalogue.server import Credentials, FileGrant, SecretReference, ServerSpec
+from doorward.catalogue.server import Credentials, FileGrant, SecretReference, ServerSpec, ServerTls
 from doorward.policy.roles import Role
 from doorward.settings_identity import IdentitySettings, IntrospectionSettings, IssuerSettings, UserSettings
 from doorward.settings_meta import says as _says
+from doorward.settings_transport import ListenerTls
 from doorward.settings_words import FOREIGN_SENTENCES
 
 if TYPE_CHECKING:
@@ -64,12 +65,20 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["error", "tool-result"],
         _says("Whether a refused `tools/call` is a JSON-RPC error or a tool result with `isError`."),
     ] = "error"
+    tls: Annotated[ListenerTls | None, _says(FOREIGN_SENTENCES["gateway.tls"])] = None
+    terminator: Annotated[
+        str,
+        _says(
+            "What speaks TLS before Doorward, in words for reviewers; without it plain HTTP is for loopback only. For team and above."
+        ),
+    ] = ""
 
 
 class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[admin]``: the console and the admin API."""
 
     listen: Annotated[str, _says("Address and port of the admin plane.")] = "127.0.0.1:8809"
+    tls: Annotated[ListenerTls | None, _says(FOREIGN_SENTENCES["admin.tls"])] = None
 
 
 class PolicySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +199,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 SLUGS: dict[str, bool] = {
     "check-origin": True,
     "check-token": True,
+    "bind-token": True,
     "check-head": True,
     "bind-session": True,
     "check-shape": True,
@@ -201,17 +211,20 @@ SLUGS: dict[str, bool] = {
     "scope-cache": True,
     "keep-ledger": True,
     "keep-cage": True,
+    "keep-tls": True,
 }
 
 # Read once when the supervisor starts; a running gateway cannot take another value.
 RESTART_KEYS = (
     "gateway.listen",
+    "gateway.tls",  # whether there is any; what it holds is taken anew while Doorward runs
     "gateway.workers",
     "gateway.data_dir",
     "gateway.profile",
     "gateway.state",
     "gateway.cache",
     "admin.listen",
+    "admin.tls",
     "audit.sync_ms",
 )
 
@@ -373,6 +386,8 @@ def _describe(kind: type[msgspec.Struct], key: str, rows: list[tuple[str, object
         dict[str, ControlSettings]: (ControlSettings, ".*"),
         dict[str, Allowance]: (Allowance, ".*"),
         Allowance | None: (Allowance, ""),
+        ListenerTls | None: (ListenerTls, ""),
+        ServerTls | None: (ServerTls, ""),
         tuple[UserSettings, ...]: (UserSettings, "[]"),
         tuple[IssuerSettings, ...]: (IssuerSettings, "[]"),
         IntrospectionSettings | None: (IntrospectionSettings, ""),

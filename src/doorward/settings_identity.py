@@ -145,4 +145,10 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
     issuers: Annotated[
         tuple[IssuerSettings, ...], _says("With `external`: whose access tokens are taken.")
     ] = ()
+    dpop_nonce: Annotated[
+        Literal["required", "optional"],
+        _says(
+            "Whether a proof of possession (DPoP) needs a nonce of ours, so that none can be made ahead of time."
+        ),
+    ] = "required"
     users: Annotated[tuple[UserSettings, ...], _says("The embedded accounts.")] = ()

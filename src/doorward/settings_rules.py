@@ -18,6 +18,7 @@ from doorward.settings_common import HARD_PROFILES, HOST, OPEN_PROFILES, is_loop
 from doorward.settings_issuers import resolved_issuers
 from doorward.settings_people import check_people
 from doorward.settings_servers import checked_server
+from doorward.settings_transport import check_transport, resolved_transport
 
 if TYPE_CHECKING:
     from doorward.settings_load import Reader
@@ -28,10 +29,11 @@ LAB_MARK = "made-by-lab"  # a file in the data folder of a lab
 def complete(settings: Settings, reader: Reader) -> Settings:
     """Check all rules and return the settings with paths resolved and what the profile brings."""
     _check_floor(settings, reader)
-    settings = resolved_issuers(_resolved(settings, reader), reader)
+    settings = resolved_transport(resolved_issuers(_resolved(settings, reader), reader), reader)
     _check_gateway(settings, reader)
     _check_lab(settings, reader)
     check_people(settings, reader)
+    check_transport(settings, reader)
     servers = {name: checked_server(spec, settings, reader) for name, spec in settings.servers.items()}
     settings = msgspec.structs.replace(settings, servers=servers)
     _check_names(settings, reader)
@@ -65,6 +67,8 @@ def _check_floor(settings: Settings, reader: Reader) -> None:
             reader.fail(
                 "settings-not-available", path, 'the cage is left out by sandbox = "none" of a server.'
             )
+        if slug == "keep-tls":
+            reader.fail("settings-not-available", path, "TLS is left out by listening on loopback.")
         if slug == "keep-ledger":
             reader.fail("settings-not-available", path, "running without a ledger does not exist.")
     for name, spec in settings.servers.items():

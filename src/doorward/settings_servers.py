@@ -11,6 +11,7 @@ import msgspec
 from doorward.catalogue.server import FileGrant, ServerSpec
 from doorward.settings import Origin, Settings
 from doorward.settings_common import HOST, OPEN_PROFILES, is_loopback
+from doorward.settings_transport import checked_server_tls
 
 if TYPE_CHECKING:
     from doorward.settings_load import Reader
@@ -63,6 +64,7 @@ def checked_server(spec: ServerSpec, settings: Settings, reader: Reader) -> Serv
         reader.fail(
             "settings-invalid", (*path, "start_timeout_seconds"), "expected a number of seconds up to 600."
         )
+    spec = checked_server_tls(spec, reader)
     files = tuple(FileGrant(path=reader.resolve_path(grant.path), write=grant.write) for grant in spec.files)
     return msgspec.structs.replace(spec, files=files, trust=trust)
 

@@ -47,6 +47,7 @@ ON_PURPOSE = {
         "open_connection",
     },  # URLs of others, to addresses that it has judged itself
     "adapters/http_out.py": {"create_connection"},  # servers, at exactly the host and port of the settings
+    "adapters/tls_probe.py": {"create_connection"},  # Doorward's own listener, to see what it speaks
     "cli/demo_call.py": {"http.client"},  # the demo's own gateway on loopback
     "range/wire.py": {"open_connection"},  # labs attack their own gateway on loopback
 }

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -93,7 +94,9 @@ class Stack:
         tables: dict[str, dict[str, Any]] | None = None,
         off: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.tls = tls  # how to speak to it, where its listener speaks TLS
         self.folder = folder
         self.servers = servers
         self.workers = workers
@@ -101,7 +104,7 @@ class Stack:
         self.tables = tables or {}
         self.port, self.admin_port = free_port(), free_port()
         self.host = f"127.0.0.1:{self.port}"
-        self.url = f"http://{self.host}"
+        self.url = f"{'https' if tls else 'http'}://{self.host}"
         self.config = folder / "doorward.toml"
         self.data_dir = folder / "data"
         self.log_path = folder / "log"
@@ -191,7 +194,7 @@ class Stack:
     def is_ready(self) -> bool:
         """Whether /readyz says so."""
         try:
-            with Wire(self.port, seconds=2.0) as wire:
+            with self.wire(seconds=2.0) as wire:
                 wire.send(f"GET /readyz HTTP/1.1\r\nHost: {self.host}\r\nConnection: close\r\n\r\n".encode())
                 return wire.read().status == 200
         except OSError:
@@ -271,6 +274,10 @@ class Stack:
 
     # -- talking ------------------------------------------------------------------------------------------------
 
+    def wire(self, seconds: float = PATIENCE) -> Wire:
+        """A connection to the data plane."""
+        return Wire(self.port, seconds=seconds, tls=self.tls)
+
     def path(self, server: str) -> str:
         """The endpoint of a server; "" is the federated one."""
         return f"/{server}/mcp" if server else "/mcp"
@@ -298,13 +305,13 @@ class Stack:
 
     def ask(self, server: str = "", body: Any = None, *, verb: str = "POST", **fields: Any) -> Answer:
         """One request on a connection of its own, and its answer."""
-        with Wire(self.port, seconds=self.patience) as wire:
+        with self.wire(seconds=self.patience) as wire:
             wire.send(self.request(server, body, verb=verb, connection="close", **fields))
             return wire.read(verb)
 
     def events(self, server: str = "", body: Any = None, *, verb: str = "POST", **fields: Any) -> Events:
         """Open an event stream."""
-        wire = Wire(self.port)
+        wire = self.wire()
         wire.send(self.request(server, body, verb=verb, **fields))
         try:
             status, lines = wire.read_head()
@@ -344,7 +351,7 @@ class Stack:
 
     def raw(self, data: bytes) -> Answer:
         """Bytes as they are on a connection of their own, and the first answer."""
-        with Wire(self.port) as wire:
+        with self.wire() as wire:
             wire.send(data)
             return wire.read()
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from doorward.cli.token import mint_token
+from doorward.identity.binding import Confirmation
+from doorward.settings import load
 from tests.stack.kit import LEGACY, Stack, running
 from tests.stack.wire import Answer
 from tests.stand_ins.http_server import HttpUpstream
@@ -20,6 +23,7 @@ ORDER: dict[str, tuple[int, str, str]] = {
     "path": (404, "gateway", "no such path"),
     "address": (429, "limit-rate", "peer address"),
     "token": (401, "check-token", "token missing"),
+    "binding": (401, "bind-token", "bound to a key"),
     "method": (405, "check-head", "verb"),
     "accept": (406, "check-head", "accept"),
     "type": (415, "check-head", "content-type"),
@@ -42,6 +46,14 @@ class Bench:
         assert spent.modern("s", "tools/list").status == 200
         assert spent.modern("s", "tools/list").status == 429
 
+    @staticmethod
+    def bound(stack: Stack, user: str) -> str:
+        """A token that is bound to a key which nobody proves here."""
+        settings = load(stack.config).settings
+        return mint_token(
+            settings, user=user, server="s", confirmation=Confirmation(key="A" * 43)
+        ).access_token
+
     def send(self, era: str, faults: tuple[str, ...]) -> tuple[Stack, Answer]:
         """Send a good call with these faults in it."""
         stack = self.spent if "address" in faults else self.fresh
@@ -53,6 +65,8 @@ class Bench:
             body = stack.legacy_message("tools/call", params)
             fields = {"Mcp_Session_Id": self.sessions[user], "MCP_Protocol_Version": LEGACY}
         more: dict[str, Any] = {"user": user, **fields}
+        if "binding" in faults:
+            more["Authorization"] = f"Bearer {self.bound(stack, user)}"
         values: dict[str, dict[str, Any]] = {
             "framing": {"X_Bad ": "a space before the colon"},
             "host": {"Host": "rebound.example:80"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -59,8 +60,15 @@ class Answer:
 class Wire:
     """One connection."""
 
-    def __init__(self, port: int | str, *, rcvbuf: int = 0, seconds: float = PATIENCE) -> None:
-        """``port`` on loopback, or the path of a Unix socket."""
+    def __init__(
+        self,
+        port: int | str,
+        *,
+        rcvbuf: int = 0,
+        seconds: float = PATIENCE,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """``port`` on loopback, or the path of a Unix socket; ``tls`` is spoken where it is given."""
         unix = isinstance(port, str)
         self.sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET, socket.SOCK_STREAM)
         if rcvbuf:
@@ -73,6 +81,13 @@ class Wire:
             raise
         if not unix:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            plain = self.sock
+            try:
+                self.sock = tls.wrap_socket(plain, server_hostname="127.0.0.1")
+            except OSError:
+                plain.close()
+                raise
         self._data = b""
         self._lines: list[tuple[str, str]] = []
 

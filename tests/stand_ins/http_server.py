@@ -10,6 +10,7 @@ import contextlib
 import json
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -133,8 +134,13 @@ class HttpUpstream:
     """The server. ``on[METHOD] = script`` replaces an answer; ``on[""]`` everything; a dict returned is the result."""
 
     def __init__(
-        self, era: str = "both", tools: list[dict[str, Any]] | None = None, name: str = "stand-in"
+        self,
+        era: str = "both",
+        tools: list[dict[str, Any]] | None = None,
+        name: str = "stand-in",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.tls = tls  # another one may be set for the connections that come
         self.era = era
         self.name = name
         self.tools = tools if tools is not None else [tool("echo"), tool("delete", read_only=False)]
@@ -150,7 +156,7 @@ class HttpUpstream:
         self._conns: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/mcp"
         self._over = False
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -203,6 +209,11 @@ class HttpUpstream:
     def _serve(self, conn: socket.socket) -> None:
         conn.settimeout(None)
         try:
+            if self.tls is not None:
+                plain, conn = conn, self.tls.wrap_socket(conn, server_side=True)
+                with self._lock:
+                    self._conns.discard(plain)
+                    self._conns.add(conn)
             for ask in self._requests(conn):
                 self.asks.append(ask)
                 self._answer(ask)

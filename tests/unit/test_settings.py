@@ -136,7 +136,22 @@ REFUSED = [
     ("[gateway]\nstate = 'postgresql://u:hunter2@h/d'", "settings-invalid", ["line 2", "secret reference"]),
     ("[gateway]\nstate = { env = 'DB' }", "settings-not-available", ["line 2", "gateway.state"]),
     ("[gateway]\ncache = { env = 'DB' }", "settings-not-available", ["line 2", "gateway.cache"]),
-    ("[gateway.tls]\ncert = 'a'", "settings-not-available", ["line 1", "gateway.tls"]),
+    ("[gateway.tls]\ncert = 'a'", "settings-invalid", ["line 1", "gateway.tls.key", "required"]),
+    ("[gateway.tls]\nkey = { file = 'k' }", "settings-invalid", ["line 1", "gateway.tls.cert", "required"]),
+    ("[gateway.tls]\ncert = 'a'\nkey = 'b'", "settings-invalid", ["line 3", "secret reference"]),
+    ("[gateway.tls]\ncert = 'a'\nkey = { file = 'k' }\nmin_version = '1.1'", "settings-invalid", ["line 4", "1.2, 1.3"]),
+    ("[gateway.tls]\ncert = 'a'\nkey = { file = 'k' }\nclient_certificate = 'required'", "settings-invalid", ["client_ca"]),
+    ("[gateway]\npublic_url = 'http://127.0.0.1:8808'\ntls = { cert = 'a', key = { file = 'k' } }", "settings-invalid", ["line 2", "https"]),
+    ("[gateway]\nlisten = '192.0.2.1:80'\npublic_url = 'https://h'", "settings-floor", ["line 2", "plain HTTP", "gateway.tls"]),
+    ("[admin]\nlisten = '192.0.2.1:80'", "settings-floor", ["line 2", "admin.listen", "admin.tls"]),
+    ("[gateway]\nterminator = 'a proxy'", "settings-floor", ["line 2", "team and above"]),
+    ("[gateway]\nprofile = 'team'\nlisten = '192.0.2.1:80'\npublic_url = 'https://h'", "settings-floor", ["line 3", "terminator"]),
+    ("[gateway]\nprofile = 'team'\nlisten = '192.0.2.1:80'\npublic_url = 'https://h'\nterminator = 'a proxy'", "settings-not-available", ["line 2"]),
+    ("[gateway]\nprofile = 'team'\nlisten = '192.0.2.1:80'\npublic_url = 'https://h'\nterminator = 'a proxy'\n[admin]\nlisten = '192.0.2.1:81'", "settings-floor", ["admin.listen"]),
+    ("[gateway]\nprofile = 'production'\nlisten = '192.0.2.1:80'\npublic_url = 'https://h'", "settings-floor", ["line 3", "plain HTTP"]),
+    ("[gateway]\ntls = { cert = 'a', key = { file = 'k' }, client_ca = 'c', min_version = '1.2' }", "settings-floor", ["line 2", "1.3"]),
+    ("[admin]\ntls = { cert = 'a', key = { file = 'k' }, client_ca = 'c' }", "settings-not-available", ["admin.tls.client_ca"]),
+    ("[controls.keep-tls]\nmode = 'off'", "settings-floor", ["keep-tls"]),
     ("identity.mode = 'external'", "settings-invalid", ["line 1", "identity.issuers"]),
     ("identity.mode = 'broker'", "settings-not-available", ["line 1", "broker"]),
     ("identity.mode = 'broker'", "settings-not-available", ["line 1", "broker"]),
@@ -176,7 +191,14 @@ REFUSED = [
     (WEB + "credentials = { type = 'header', name = 'Host', value = { env = 'A' } }", "settings-invalid", ["name"]),
     (WEB + "credentials = { type = 'header', value = { env = 'A', file = 'B' } }", "settings-invalid", ["one of"]),
     (WEB + "credentials = { type = 'header', value = { vault = 'A' } }", "settings-not-available", ["vault"]),
-    (WEB + "tls = { pin = [] }", "settings-not-available", ["line 3", "servers.a.tls"]),
+    (WEB + "tls = { pin = ['sha1/x'] }", "settings-invalid", ["line 3", "servers.a.tls.pin[0]"]),
+    (WEB + "tls = { pin = ['sha256/AAAA'] }", "settings-invalid", ["32 bytes"]),
+    (WEB + "tls = { pin = ['sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB='] }", "settings-invalid", ["servers.a.tls.pin[0]"]),
+    (WEB + "tls = { mode = 'report' }", "settings-invalid", ["there is no pin"]),
+    (WEB + "tls = { client_cert = 'c' }", "settings-invalid", ["go together"]),
+    (WEB + "tls = { pins = [] }", "settings-unknown-key", ["servers.a.tls.pin"]),
+    ("[servers.a]\nurl = 'http://127.0.0.1:1/mcp'\ntls = { ca_file = 'c' }", "settings-invalid", ["https"]),
+    (SERVER + "tls = { ca_file = 'c' }", "settings-invalid", ["https"]),
     (SERVER + "env = { K = 1 }", "settings-invalid", ["line 3", "servers.a.env.K"]),
     (SERVER + "env = { 'a=b' = '1' }", "settings-invalid", ["line 3"]),
     (SERVER + "env = { K = { keyring = 'x' } }", "settings-not-available", ["line 3", "keyring"]),
@@ -280,10 +302,12 @@ def test_the_list_of_slugs_is_that_of_the_controls():
 def test_every_setting_has_a_sentence():
     for key, _kind, _default, sentence in catalogue():
         assert sentence.endswith("."), key
-    known = {key for key, *_ in catalogue()}
+    known = {key for key, *_ in catalogue()} | set(FOREIGN_SENTENCES)  # of tables that may be absent
     settings = read(
         SERVER + "files = [{ path = 'a' }]\nenv = { K = 'v' }\n[limits.address]\n[limits.tool.'a/b.c']\n"
-        "[[identity.users]]\nname = 'x'\n"
+        "[[identity.users]]\nname = 'x'\n[gateway.tls]\ncert = 'c'\nkey = { file = 'k' }\n"
+        "[admin.tls]\ncert = 'c'\nkey = { file = 'k' }\n"
+        "[servers.b]\nurl = 'https://h/mcp'\ntls = { client_cert = 'c', client_key = { file = 'k' } }\n"
     )
     external = read(ISSUER + "issuer = 'https://a.example'\naudiences = { mcp = 'x' }\nclients = ['a']")
     for key in [*flatten(settings), *flatten(external)]:

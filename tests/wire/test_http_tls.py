@@ -93,7 +93,7 @@ async def test_a_server_with_another_certificate_never_sees_a_request(tmp_path: 
 
     pinned = HttpPool("127.0.0.1", listener.port, outbox, deadlines, tls=client, check_peer=refuse)
     stranger = HttpPool("127.0.0.1", listener.port, outbox, deadlines, tls=ssl.create_default_context())
-    for pool, code in ((pinned, "upstream-pin"), (stranger, "upstream-unreachable")):
+    for pool, code in ((pinned, "upstream-pin"), (stranger, "upstream-certificate")):
         error = (await ask(pool)).error
         assert error is not None
         assert error.code == code

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from typing import cast
 
 from doorward.adapters.deadlines import NEVER, Deadlines
 from doorward.adapters.http_listener import FaceCaps, HttpListener
 from doorward.adapters.http_turn import Turn
 from doorward.adapters.outbox import Outbox
+from doorward.adapters.tls_face import TlsConnection, TlsDoor
 from doorward.base import limits
 from doorward.base.errors import CallerError
-from doorward.controls.control import Head
+from doorward.controls.control import Certificate, Head
 from doorward.gateway.ports import Front, Reply
 from doorward.protocol.chunks import ChunkDecoder
 from doorward.protocol.http_head import END_OF_HEAD, check_partial_head
@@ -33,6 +35,7 @@ class HttpFace(asyncio.Protocol):
     __slots__ = (
         "_address",
         "_buffer",
+        "_certificate",
         "_closing",
         "_consuming",
         "_decoder",
@@ -52,8 +55,9 @@ class HttpFace(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, listener: HttpListener) -> None:
+    def __init__(self, listener: HttpListener, certificate: Certificate | None = None) -> None:
         self._listener = listener
+        self._certificate = certificate  # of the client, as TLS has verified it
         self._front = listener.front
         self._last: tuple[bytes, Head] = _NOTHING  # the head before, which the next one mostly repeats
         self._address = ""
@@ -84,8 +88,10 @@ class HttpFace(asyncio.Protocol):
             self._closing = True
             self.transport.abort()
             return
+        listener.deadlines.watch(
+            self
+        )  # first, for the clock of deadlines stands still while nothing is watched
         self.deadline = listener.deadlines.now + listener.caps.head_seconds
-        listener.deadlines.watch(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         listener = self._listener
@@ -128,7 +134,7 @@ class HttpFace(asyncio.Protocol):
         """A client that is done sending has gone, as far as an exchange under way is concerned (nginx does the same)."""
         if self._turn is None and not self._closing and self._partial:
             self._broken(CallerError("http-cut-off", "The request was cut off.", status=400))
-        elif self._turn is not None or self.transport.get_extra_info("sslcontext") is not None:
+        elif self._turn is not None:
             return False
         else:
             self._closing = True
@@ -208,7 +214,7 @@ class HttpFace(asyncio.Protocol):
             if end < 0:
                 self._await_head(data)
                 return b""
-            self._last = block, head = self._listener.head_of(data[: end + 4])
+            self._last = block, head = self._listener.head_of(data[: end + 4], self._certificate)
         start = len(block)
         front = self._front
         refusal = front.head(head, self._address)
@@ -315,10 +321,11 @@ class HttpFace(asyncio.Protocol):
         opening = listener.opening(status)
         if keep and status == 200 and head is not None and head.verb == "POST":
             size = b"Content-Length: %d\r\n\r\n" % len(body)
+            fields = head.answer_fields + reply.fields
             if len(body) <= JOIN_BYTES:
-                listener.outbox.write(self.transport, b"".join((opening, reply.fields, size, body)))
+                listener.outbox.write(self.transport, b"".join((opening, fields, size, body)))
             else:
-                listener.outbox.write(self.transport, b"".join((opening, reply.fields, size)))
+                listener.outbox.write(self.transport, b"".join((opening, fields, size)))
                 listener.outbox.write(self.transport, body)
             return
         if status == 204 or status == 304:
@@ -329,7 +336,8 @@ class HttpFace(asyncio.Protocol):
         if head is not None and head.verb == "HEAD":
             body = b""
         ending = b"\r\n" if keep else b"Connection: close\r\n\r\n"
-        listener.outbox.write(self.transport, b"".join((opening, reply.fields, size, ending, body)))
+        fields = reply.fields if head is None else head.answer_fields + reply.fields
+        listener.outbox.write(self.transport, b"".join((opening, fields, size, ending, body)))
         if not keep:
             self._shut()
 
@@ -343,7 +351,9 @@ class HttpFace(asyncio.Protocol):
             framing = b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         self._last = _NOTHING  # a stream may stay for long, and nothing may follow it
         self.transport.set_write_buffer_limits(limits.STREAM_BUFFER_BYTES)
-        self._listener.outbox.write(self.transport, self._listener.opening(status) + fields + framing)
+        self._listener.outbox.write(
+            self.transport, self._listener.opening(status) + head.answer_fields + fields + framing
+        )
 
     def send(self, data: bytes) -> None:
         """Write a part of a streamed answer."""
@@ -389,6 +399,13 @@ class HttpFace(asyncio.Protocol):
         else:
             transport.close()
 
+    def forget_certificate(self) -> None:
+        """The authorities that vouched for the client's certificate are not in force any more."""
+        if self._certificate is not None:
+            self._certificate = None
+            self._last = _NOTHING
+            self.close_if_idle()
+
     def close_if_idle(self) -> None:
         """Close a connection that waits for a request."""
         if self._turn is None and not self._partial and not self._closing:
@@ -423,12 +440,18 @@ async def listen(
     listener = HttpListener(front, outbox, deadlines, caps)
     loop = asyncio.get_running_loop()
 
-    def make() -> HttpFace:
-        return HttpFace(listener)
+    door = listener.door = None if tls is None else TlsDoor(tls)
 
+    def make() -> HttpFace | TlsConnection:
+        if door is None:
+            return HttpFace(listener)
+        return TlsConnection(door, deadlines, lambda certificate: HttpFace(listener, certificate))
+
+    # A TLS connection is the protocol of its plain transport without being an asyncio.Protocol by name.
+    factory = cast("Callable[[], asyncio.Protocol]", make)
     if sock is not None:
-        server = await loop.create_server(make, sock=sock, ssl=tls, backlog=backlog)
+        server = await loop.create_server(factory, sock=sock, backlog=backlog)
     else:
-        server = await loop.create_server(make, host, port, ssl=tls, reuse_port=reuse_port, backlog=backlog)
+        server = await loop.create_server(factory, host, port, reuse_port=reuse_port, backlog=backlog)
     listener.attach(server)
     return listener

@@ -18,12 +18,13 @@ import msgspec
 from doorward.adapters.deadlines import Deadlines
 from doorward.adapters.outbox import Outbox
 from doorward.base import limits
-from doorward.controls.control import Head
+from doorward.controls.control import Certificate, Head
 from doorward.gateway.ports import Front
 from doorward.protocol.http_head import LENGTH_DIGITS, parse_request_head
 
 if TYPE_CHECKING:
     from doorward.adapters.http_in import HttpFace
+    from doorward.adapters.tls_face import TlsDoor
 
 MEMO_HEADS = 4_096
 SEEN_HEADS = 8_192
@@ -33,6 +34,7 @@ _LENGTH_IN_LOWER_CASE = b"\r\ncontent-length: "
 _TRACE_CONTEXT = re.compile(  # W3C Trace Context §3.2, between two other lines' ends
     rb"\r\ntraceparent: [0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=\r\n)", re.IGNORECASE
 )
+_PROOF = re.compile(rb"\r\ndpop:", re.IGNORECASE)  # RFC 9449 §4.1
 MEMO_BYTES = 8_388_608
 _REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 
@@ -62,9 +64,10 @@ class HttpListener:
         self.faces: set[HttpFace] = set()
         self.turned_away = 0  # connections refused because of a cap
         self._per_address: dict[str, int] = {}
-        self._memo: dict[
-            bytes, dict[bytes, Head]
-        ] = {}  # head without its length -> its length as written -> head
+        self.door: TlsDoor | None = None  # None: plain HTTP
+        self.every_answer = b""  # encoded header lines of every answer
+        # head without its length, and the certificate of its connection -> its length as written -> head
+        self._memo: dict[bytes | tuple[Certificate, bytes], dict[bytes, Head]] = {}
         self._memo_bytes = 0
         self._memo_heads = 0
         self._seen_once: set[int] = (
@@ -90,6 +93,8 @@ class HttpListener:
         self.draining = True
         if self._server is not None:
             self._server.close()
+        if self.door is not None:
+            self.door.close()
         for face in list(self.faces):
             face.close_if_idle()
 
@@ -103,7 +108,7 @@ class HttpListener:
         for face in list(self.faces):
             face.abort()
 
-    def head_of(self, block: bytes) -> tuple[bytes, Head]:
+    def head_of(self, block: bytes, certificate: Certificate | None = None) -> tuple[bytes, Head]:
         """These bytes and their parsed head, from the memo where it can. Raises CallerError."""
         # Clients repeat their heads but for the length of the body: it is left out of what is looked up.
         start = block.rfind(_LENGTH)
@@ -115,23 +120,28 @@ class HttpListener:
             start += len(_LENGTH)
             stop = block.find(b"\r\n", start)
             key, digits = block[:start] + block[stop:], block[start:stop]
-        family = self._memo.get(key)
+        # SECURITY: bytes alone are the key only where no certificate is; with one the key is a pair, which no bytes that
+        # somebody sends can equal (tests/wire/test_tls_face.py).
+        family = self._memo.get(key if certificate is None else (certificate, key))
         if family is None:
-            return block, self._parsed(block, key, digits)
-        return block, family.get(digits) or self._of_length(family, block, digits)
+            return block, self._parsed(block, key, digits, certificate)
+        return block, family.get(digits) or self._of_length(family, block, digits, certificate)
 
-    def _parsed(self, block: bytes, key: bytes, digits: bytes) -> Head:
+    def _parsed(self, block: bytes, key: bytes, digits: bytes, certificate: Certificate | None) -> Head:
+        if _PROOF.search(block) is not None:
+            return self._parse(block, certificate)  # no two requests have the same: not worth a place
         # A trace context differs in every request and decides nothing here. A well-formed line of it is left out of
         # what is looked up and parsed, so that a client which is traced is not parsed anew each time.
         key, found = _TRACE_CONTEXT.subn(b"", key, 1)
+        place = key if certificate is None else (certificate, key)
         if found:
             block = _TRACE_CONTEXT.sub(b"", block, 1)
-            family = self._memo.get(key)
+            family = self._memo.get(place)
             if family is not None:
-                return family.get(digits) or self._of_length(family, block, digits)
-        head = parse_request_head(block, Head)
+                return family.get(digits) or self._of_length(family, block, digits, certificate)
+        head = self._parse(block, certificate)
         # A head is kept when it comes for the second time: those that never do are many, and each takes a few KB.
-        mark = hash(key)
+        mark = hash(place)
         if mark not in self._seen_once:
             if len(self._seen_once) >= SEEN_HEADS:
                 self._seen_once.clear()
@@ -140,13 +150,15 @@ class HttpListener:
         if self._memo_bytes + len(key) > MEMO_BYTES:
             self.forget_heads()
         self._memo_bytes += len(key)
-        self._keep({}, head, digits, key)
+        self._keep({}, head, digits, place)
         return head
 
-    def _of_length(self, family: dict[bytes, Head], block: bytes, digits: bytes) -> Head:
+    def _of_length(
+        self, family: dict[bytes, Head], block: bytes, digits: bytes, certificate: Certificate | None
+    ) -> Head:
         """A head that differs from those of ``family`` in the length of its body only: the rest of it was parsed."""
         if not digits.isdigit() or len(digits) > LENGTH_DIGITS:
-            return parse_request_head(block, Head)  # which says what is wrong with it
+            return self._parse(block, certificate)  # which says what is wrong with it
         head = next(iter(family.values())).with_length(digits.decode())
         if len(family) >= FAMILY_HEADS:
             self._memo_heads -= len(family)
@@ -154,19 +166,45 @@ class HttpListener:
         self._keep(family, head, digits)
         return head
 
-    def _keep(self, family: dict[bytes, Head], head: Head, digits: bytes, key: bytes | None = None) -> None:
+    def _keep(
+        self,
+        family: dict[bytes, Head],
+        head: Head,
+        digits: bytes,
+        place: bytes | tuple[Certificate, bytes] | None = None,
+    ) -> None:
         if self._memo_heads >= MEMO_HEADS:
             self.forget_heads()
             family.clear()  # it is nobody's any more, unless it is about to be put there
         family[digits] = head
         self._memo_heads += 1
-        if key is not None:
-            self._memo[key] = family
+        if place is not None:
+            self._memo[place] = family
+
+    @staticmethod
+    def _parse(block: bytes, certificate: Certificate | None) -> Head:
+        head = parse_request_head(block, Head)
+        head.certificate = certificate
+        return head
 
     def forget_heads(self) -> None:
         """Empty the memo, for example when tokens were revoked."""
         self._memo.clear()
         self._memo_bytes = self._memo_heads = 0
+
+    def answer_always(self, fields: bytes) -> None:
+        """Let every answer carry these encoded header lines."""
+        if fields != self.every_answer:
+            self.every_answer = fields
+            self._openings.clear()
+
+    def distrust_certificates(self) -> None:
+        """Other authorities are in force: what connections have proven so far counts no more."""
+        if self.door is not None:
+            self.door.trust += 1
+        for face in list(self.faces):
+            face.forget_certificate()
+        self.forget_heads()
 
     def opening(self, status: int) -> bytes:
         """The status line and the Date field."""
@@ -178,6 +216,7 @@ class HttpListener:
         if line is None:
             date = email.utils.formatdate(time.time(), usegmt=True)
             line = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nDate: {date}\r\n".encode("ascii")
+            line += self.every_answer
             self._openings[status] = line
         return line
 

@@ -296,6 +296,9 @@ class HttpPool:
             self._give_up(
                 exchange, UpstreamError("upstream-timeout", "The server did not take the connection in time.")
             )
+        except ssl.SSLCertVerificationError as error:
+            told = "The server's certificate does not hold: its authority, its name or its time."
+            self._give_up(exchange, UpstreamError("upstream-certificate", told, str(error)))
         except (OSError, ssl.SSLError) as error:
             self._give_up(exchange, _gone("The server cannot be reached.", str(error)))
         else:

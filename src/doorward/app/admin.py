@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,8 +15,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from doorward.adapters.admin_client import short_path
+from doorward.adapters.deadlines import Deadlines
 from doorward.adapters.key_files import load_or_create_secret
+from doorward.adapters.tls_face import TlsConnection, TlsDoor
 from doorward.app.admin_view import AdminView
+from doorward.app.certificates import Certificates
 from doorward.console.plane import AdminPlane
 
 if TYPE_CHECKING:
@@ -67,6 +70,16 @@ class _OwnerProtocol(H11Protocol):
         self.client = (f"os:{uid}", 0)
 
 
+def _secured(door: TlsDoor) -> Callable[..., TlsConnection]:
+    """Makes what uvicorn takes for its protocol: TLS as on the data plane, with the same limits, before the bounded face."""
+    deadlines = Deadlines(asyncio.get_running_loop())
+
+    def make(**given: Any) -> TlsConnection:
+        return TlsConnection(door, deadlines, lambda _certificate: _BoundedProtocol(**given))
+
+    return make
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -114,7 +127,11 @@ async def serve_admin(supervisor: Supervisor, *, tcp: bool = True) -> None:
     """Serve until cancelled; without ``tcp`` only on the socket. Raises: OSError when an address cannot be had."""
     listen = supervisor.settings.admin.listen
     port = listen.rpartition(":")[2]
-    names = frozenset({listen, f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
+    certificates = supervisor.offices.of(Certificates)
+    names = frozenset(
+        {listen, f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"}
+        | {f"{name.lower()}:{port}" for name in certificates.names_of("admin")}
+    )
     plane = AdminPlane(AdminView(supervisor), _token(supervisor.data_dir), names, supervisor.offices.acts())
     common: dict[str, Any] = {
         "lifespan": "off",
@@ -124,6 +141,8 @@ async def serve_admin(supervisor: Supervisor, *, tcp: bool = True) -> None:
         "ws": "none",
         "backlog": _CONNECTIONS,  # asyncio takes as many in one turn before any can be refused
     }
+    door = certificates.admin_door
+    face: Any = _BoundedProtocol if door is None else _secured(door)
     faces = [
         (
             _Server(uvicorn.Config(plane.app, http=_OwnerProtocol, proxy_headers=False, **common)),
@@ -131,7 +150,7 @@ async def serve_admin(supervisor: Supervisor, *, tcp: bool = True) -> None:
         ),
     ]
     if tcp:
-        bounded = uvicorn.Config(plane.app, http=_BoundedProtocol, proxy_headers=False, **common)
+        bounded = uvicorn.Config(plane.app, http=face, proxy_headers=False, **common)
         faces.append((_Server(bounded), _tcp_socket(listen)))
     try:
         await asyncio.gather(*(server.serve([sock]) for server, sock in faces))

@@ -9,6 +9,7 @@ from doorward.app.trust import keys_of, scopes_of, trusts_of, withdrawn_of
 from doorward.base.clock import Clock
 from doorward.controls.ask_policy import AskPolicy
 from doorward.controls.bind_session import BindSession
+from doorward.controls.bind_token import BindToken
 from doorward.controls.check_head import CheckHead
 from doorward.controls.check_origin import CheckOrigin, allowed_hosts, allowed_origins
 from doorward.controls.check_shape import CheckShape
@@ -23,6 +24,7 @@ from doorward.controls.seal_state import SealState
 from doorward.gateway.pipeline import Placed
 from doorward.identity.foreign_judge import Ask, ForeignJudge, TokenMemory
 from doorward.identity.metadata import issuer_of
+from doorward.identity.proof import NonceSeal, ProofJudge
 from doorward.identity.tokens import TokenJudge
 from doorward.policy.engine import PolicyEngine
 from doorward.settings import Allowance, Settings
@@ -72,6 +74,13 @@ def _judge(
     )
 
 
+def _binding(settings: Settings, payload: dict[str, Any], clock: Clock) -> BindToken:
+    nonces = NonceSeal(payload.get("session_key", b""), clock)
+    since = float(((payload.get("papers") or {}).get("proofs") or {}).get("since", clock.now()))
+    judge = ProofJudge(nonces, clock, requires_nonce=settings.identity.dpop_nonce == "required", since=since)
+    return BindToken(judge, nonces, settings.gateway.public_url)
+
+
 def limits_of(settings: Settings) -> Limits:
     """The limits as the control wants them."""
     given = settings.limits
@@ -111,9 +120,10 @@ def build_controls(
     made: dict[type[Control], Control] = {
         CheckOrigin: CheckOrigin(
             allowed_hosts(gateway.listen, public.netloc, gateway.hosts, public.scheme),
-            allowed_origins(gateway.listen, origin, gateway.origins),
+            allowed_origins(gateway.listen, origin, gateway.origins, "https" if gateway.tls else "http"),
         ),
         CheckToken: CheckToken(judge, gateway.public_url, " ".join(scopes_of(settings))),
+        BindToken: _binding(settings, payload, clock),
         CheckHead: CheckHead(settings.limits.body_bytes),
         BindSession: BindSession(),
         CheckShape: CheckShape(),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,9 +22,12 @@ from doorward.adapters.open_files import connections_within, raise_open_files
 from doorward.adapters.outbox import Outbox
 from doorward.adapters.shared_counters import SharedCounters
 from doorward.adapters.stdio_link import StdioUpstream
+from doorward.app.client_face import ClientFace, OpenFace
 from doorward.app.controls import build_controls, build_policy
 from doorward.app.documents import documents_of
+from doorward.app.session_office import Killed
 from doorward.app.trust import trusts_of, withdrawn_of
+from doorward.app.worker_tls import WorkerTls
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, StoreError
 from doorward.base.ids import EventIds
@@ -42,6 +45,7 @@ from doorward.gateway.http_link import HttpUpstream
 from doorward.gateway.pinned import PinDesk, PinnedUpstream
 from doorward.gateway.pipeline import Pipeline, Placed
 from doorward.gateway.ports import Cancel, Upstream
+from doorward.gateway.proofs import ProofDesk
 from doorward.gateway.recorder import Recorder
 from doorward.gateway.relay import RelayedResponder, RelayingClient
 from doorward.gateway.routes import Routes
@@ -60,25 +64,6 @@ _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
 _ASK_SECONDS = 30.0
 _PRESENT_SECONDS = 10.0
-
-
-class ClientFace(Protocol):
-    """What a data plane needs of the face towards its clients."""
-
-    @property
-    def port(self) -> int: ...
-
-    @property
-    def faces(self) -> Collection[Any]: ...
-
-    def close(self) -> None: ...
-
-    async def drain(self, seconds: float) -> None: ...
-
-    def forget_heads(self) -> None: ...
-
-
-OpenFace = Callable[[Gateway, Outbox, FactBook], Awaitable[ClientFace]]
 _GOODBYE_SECONDS = 1.0
 
 
@@ -107,7 +92,9 @@ class DataPlane:
         self._facts = FactBook(self._clock, _later)
         self._facts.tell = lambda server: peer.tell("list-changed", {"server": server})
         self._live: set[Exchange] = set()
-        self._pools: dict[tuple[str, int, bool], HttpPool] = {}
+        self._killed = Killed()
+        self._tls = WorkerTls(self._tell_certificate)
+        self._pools: dict[tuple[object, ...], HttpPool] = {}
         self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._tokens = TokenMemory(self._clock)
@@ -151,6 +138,7 @@ class DataPlane:
         self.table = SessionTable(seal, seat, self._clock)
         self._states = StateSeal(payload["session_key"], seat, self._clock)
         snapshot = self._build(payload, settings)
+        self._killed.fresh(payload.get("papers"))
         self._access_check(payload, settings, snapshot.desk)
         self.gateway = Gateway(
             snapshot=snapshot,
@@ -161,8 +149,9 @@ class DataPlane:
             clock=self._clock,
             ids=self._ids,
             relay=self._relay,
-            web=WebDoor(self._ask_web),
+            web=WebDoor(lambda payload, then: self._ask("web", payload, then)),
             states=self._states,
+            proofs=ProofDesk(lambda payload, then: self._ask("proof-once", payload, then)),
             is_ready=lambda: self.ledger_ok,
         )
         self.freshness.tick(snapshot.generation)
@@ -170,7 +159,8 @@ class DataPlane:
         if self._open_face is not None:
             self._listener = await self._open_face(self.gateway, self._outbox, self._facts)
         else:
-            self._listener = await self._listen(settings.gateway.listen)
+            listener = self._listener = await self._listen(settings.gateway.listen)
+            self._tls.attach(listener, settings)
         self.port = self._listener.port
 
     async def _listen(self, address: str) -> HttpListener:
@@ -183,6 +173,7 @@ class DataPlane:
             self._outbox,
             self._deadlines,
             caps=FaceCaps(connections=connections, connections_per_address=max(16, connections // 2)),
+            tls=self._tls.listener_context,
             reuse_port=True,
             backlog=backlog,
         )
@@ -240,13 +231,17 @@ class DataPlane:
         self.gateway.snapshot = snapshot
         self.freshness.tick(snapshot.generation)
         self._listener.forget_heads()
+        if isinstance(self._listener, HttpListener):
+            self._tls.attach(self._listener, settings)
         self.table.settings_changed()
         revoked = frozenset(payload["revoked"])
+        killed = self._killed.fresh(payload.get("papers"))
         lost = self._access_check(payload, settings, snapshot.desk)
         self.table.drop_where(
             # What a session has with a server that changed or went cannot be carried over: its client begins anew.
             lambda session: (
                 session.token_id in revoked
+                or killed(session.principal, session.caller)
                 or session.endpoint in gone
                 or not gone.isdisjoint(session.links)
                 or (session.caller is not None and lost(session.caller, session.links))
@@ -256,6 +251,8 @@ class DataPlane:
             call = exchange.call
             if call.principal.token_id in revoked:
                 exchange.stop("The access token was revoked.")
+            elif killed(call.principal.key, call.principal):
+                exchange.stop("An operator has ended the sessions of this caller.")
             elif lost(call.principal, getattr(exchange.link, "servers", (call.server,))):
                 exchange.stop("The access of this caller has changed.")
 
@@ -284,6 +281,7 @@ class DataPlane:
         return self._limits if on and self._limits is not None else _NoLimit()
 
     def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
+        self._tls.adopt((payload.get("papers") or {}).get("tls"))
         policy = build_policy(settings, payload.get("policies") or {})
         placed, limits = build_controls(
             settings,
@@ -348,7 +346,12 @@ class DataPlane:
         for name, spec in settings.servers.items():
             credential = _credential(spec, secrets.get(name, b""))
             known = self._upstreams.get(name)
-            if known is not None and known[0] == spec and known[1] == credential:
+            if (
+                known is not None
+                and known[0] == spec
+                and known[1] == credential
+                and not self._tls.is_new(name)
+            ):
                 kept[name] = known
             else:
                 self._facts.forget(name)
@@ -371,11 +374,11 @@ class DataPlane:
         parts = urlsplit(spec.url)
         tls = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if tls else 80)
-        pool = self._pools.get((host, port, tls))
+        key, context, check = self._tls.towards(spec) if tls else ("", None, None)
+        pool = self._pools.get((host, port, key))
         if pool is None:
-            context = ssl.create_default_context() if tls else None
-            pool = HttpPool(host, port, self._outbox, self._deadlines, tls=context)
-            self._pools[(host, port, tls)] = pool
+            pool = HttpPool(host, port, self._outbox, self._deadlines, tls=context, check_peer=check)
+            self._pools[(host, port, key)] = pool
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return HttpUpstream(spec.name, pool, parts.netloc, target, credential, self._facts.schema_of, _later)
 
@@ -396,13 +399,10 @@ class DataPlane:
         """Newer rows, from the supervisor."""
         self.pins.adopt(msgspec.convert(payload, list[Row]))
 
-    # -- pages of the supervisor's offices ----------------------------------------------------------------------
-
-    def _ask_web(self, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
-        self._ask("web", payload, then)
+    # -- the supervisor's offices -------------------------------------------------------------------------------
 
     def _ask(self, topic: str, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
-        """Ask the supervisor; ``then`` gets None where it cannot answer."""
+        """Ask the supervisor; ``then`` hears None where nobody answers."""
 
         async def asking() -> None:
             try:
@@ -412,6 +412,15 @@ class DataPlane:
             then(found)
 
         self._spawn(asking())
+
+    def _tell_certificate(self, payload: dict[str, Any]) -> None:
+        """Tell the supervisor what a server has shown; a failure is logged there and changes nothing here."""
+
+        async def telling() -> None:
+            with contextlib.suppress(DoorwardError):
+                await self._peer.ask("upstream-certificate", payload)
+
+        self._spawn(telling())
 
     # -- sessions of other workers ------------------------------------------------------------------------------
 
@@ -452,6 +461,7 @@ class DataPlane:
             "ledger_ok": self.ledger_ok,
             "ledger_unsigned_seconds": self._ledger.unsigned_seconds,
             "generation": self.gateway.snapshot.generation,
+            **(self._tls.numbers(self._listener) if isinstance(self._listener, HttpListener) else {}),
             **self._recorder.numbers(),
         }
 

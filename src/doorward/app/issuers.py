@@ -146,7 +146,9 @@ class Issuers(Office):
             if old is not None:
                 same = (old.settings.jwks_uri, old.settings.ca_file) == (one.jwks_uri, one.ca_file)
                 # SECURITY: keys that were had in a way that is no longer wanted are not taken over.
-                known.kept = old.kept if same else known.kept
+                if same:
+                    known.kept, known.tried_at = old.kept, old.tried_at
+                    known.failures, known.error = old.failures, old.error
             self._known[one.issuer] = known
         for old in before.values():
             old.cancel()

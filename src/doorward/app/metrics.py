@@ -9,6 +9,8 @@ import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from doorward.app.certificates import Certificates
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
@@ -79,6 +81,19 @@ METRICS: tuple[Series, ...] = (
         ("worker",),
         "Time from a request's head to its answer's end.",
     ),
+    Series(
+        "doorward_certificate_seconds_left",
+        "gauge",
+        ("certificate",),
+        "Until a certificate runs out; below 0 it has.",
+    ),
+    Series("doorward_handshakes_pending", "gauge", ("worker",), "TLS handshakes under way."),
+    Series(
+        "doorward_handshakes_failed_total",
+        "counter",
+        ("worker", "reason"),
+        "TLS handshakes that came to no end, and connections that spoke plain HTTP.",
+    ),
     Series("doorward_children", "gauge", ("server",), "Running processes of a stdio server."),
 )
 _PER_WORKER = {
@@ -90,6 +105,7 @@ _PER_WORKER = {
     "doorward_parked_calls": "parked_calls",
     "doorward_ledger_ok": "ledger_ok",
     "doorward_ledger_unsigned_seconds": "ledger_unsigned_seconds",
+    "doorward_handshakes_pending": "handshakes_pending",
 }
 _Sample = tuple[list[str], float]
 
@@ -146,6 +162,12 @@ class _Collector:
                 return _by_control(workers, "refusals")
             case "doorward_control_crashes_total":
                 return _by_control(workers, "crashes")
+            case "doorward_certificate_seconds_left":
+                return [
+                    ([where], left) for where, left in own.offices.of(Certificates).seconds_left().items()
+                ]
+            case "doorward_handshakes_failed_total":
+                return _by_control(workers, "handshakes_failed")
             case "doorward_control_degraded":
                 return [([slug], float(bad)) for slug, bad in self._degraded.items()]
             case _:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from doorward.app.certificates import Certificates
 from doorward.app.definitions import Definitions
 from doorward.app.issuers import Issuers
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
+from doorward.app.proofs import Proofs
+from doorward.app.session_office import Sessions
 from doorward.app.withdrawals import Withdrawals
 from doorward.base.errors import CallerError, DoorwardError
 from doorward.console.acts import Act
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from doorward.app.supervisor import Supervisor
     from doorward.settings import Loaded
 
+AnyOffice = TypeVar("AnyOffice", bound=Office)
 _log = logging.getLogger("doorward.offices")
 
 
@@ -33,6 +37,9 @@ def offices_of(supervisor: Supervisor) -> list[Office]:
         issuers,
         Withdrawals(supervisor, issuers),
         Definitions(supervisor),
+        Certificates(supervisor),  # before whatever listens or connects
+        Proofs(supervisor),
+        Sessions(supervisor),
     ]
 
 
@@ -44,6 +51,13 @@ class Offices:
         self._all = offices_of(supervisor)
         self._opened: list[Office] = []
         self._web: Starlette | None = None
+
+    def of(self, kind: type[AnyOffice]) -> AnyOffice:
+        """The office of a kind. Raises: LookupError."""
+        for office in self._all:
+            if isinstance(office, kind):
+                return office
+        raise LookupError(kind.__name__)
 
     async def open(self) -> None:
         """Open one after the other. Raises: DoorwardError."""

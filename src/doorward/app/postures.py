@@ -1,12 +1,14 @@
-"""What the supervisor knows of the postures: whether the ledger is written, and whether the cage holds."""
+"""What the supervisor knows of the postures: whether the ledger is written, the cage holds, and TLS does."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Literal
 
+from doorward.app.certificates import Certificates
 from doorward.controls.keep_cage import KeepCage
 from doorward.controls.keep_ledger import Health, KeepLedger
+from doorward.controls.keep_tls import KeepTls
 
 if TYPE_CHECKING:
     from doorward.app.supervisor import Supervisor
@@ -43,6 +45,7 @@ class Postures:
         probes = (
             KeepLedger(self._ledger),
             KeepCage(lambda: self._cage, self._supervisor.settings.servers),
+            KeepTls(self._supervisor.offices.of(Certificates).health),
         )
         found = {}
         for posture in probes:

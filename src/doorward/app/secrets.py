@@ -27,6 +27,9 @@ _SECRET_BYTES = 65_536
 
 
 def _references(settings: Settings) -> Iterator[tuple[str, SecretReference]]:
+    for table, listener in (("gateway", settings.gateway.tls), ("admin", settings.admin.tls)):
+        if listener is not None and listener.key is not None:
+            yield f"{table}.tls.key", listener.key
     for name, spec in settings.servers.items():
         for variable, value in spec.env.items():
             if not isinstance(value, str):
@@ -36,6 +39,8 @@ def _references(settings: Settings) -> Iterator[tuple[str, SecretReference]]:
     for index, one in enumerate(settings.identity.issuers):
         if one.introspection is not None:
             yield f"identity.issuers[{index}].introspection.client_secret", one.introspection.client_secret
+        if spec.tls is not None and spec.tls.client_key is not None:
+            yield f"servers.{name}.tls.client_key", spec.tls.client_key
 
 
 def leave_environment(settings: Settings) -> None:

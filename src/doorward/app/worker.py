@@ -18,7 +18,8 @@ from typing import Any
 
 from doorward.adapters.bus import Channel, Peer
 from doorward.adapters.logs import configure_logs
-from doorward.app.data_plane import DataPlane, OpenFace
+from doorward.app.client_face import OpenFace
+from doorward.app.data_plane import DataPlane
 from doorward.base.errors import DoorwardError, StoreError
 
 _log = logging.getLogger("doorward.worker")

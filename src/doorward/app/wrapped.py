@@ -22,7 +22,7 @@ from doorward.adapters.bus import Peer
 from doorward.adapters.outbox import Outbox
 from doorward.adapters.state import FILE
 from doorward.adapters.stdio_in import StdioFace
-from doorward.app.data_plane import OpenFace
+from doorward.app.client_face import OpenFace
 from doorward.app.supervisor import Supervisor
 from doorward.app.worker import Worker
 from doorward.app.worker_process import WorkerProcess

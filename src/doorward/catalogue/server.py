@@ -33,6 +33,16 @@ class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     prefix: str = ""  # header: put before the value, such as "Bearer "
 
 
+class ServerTls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """How the connection to an HTTPS upstream is secured beyond the checks that are always made."""
+
+    pin: tuple[str, ...] = ()  # "sha256/..." of public keys; the server's must be one of them
+    mode: Literal["enforce", "report"] = "enforce"  # report: another key is on record and goes through
+    ca_file: str = ""  # authorities that count instead of the system's
+    client_cert: str = ""
+    client_key: SecretReference | None = None
+
+
 class ServerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One ``[servers.NAME]`` table, checked. Exactly one of ``command`` and ``url`` is set."""
 
@@ -44,6 +54,7 @@ class ServerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     egress: tuple[str, ...] = ()
     url: str = ""
     credentials: Credentials = Credentials()
+    tls: ServerTls | None = None
     trust: Literal["review", "first-use", "signed", "off"] = "first-use"
     on_change: Literal["withdraw", "keep"] = "withdraw"
     sandbox: Literal["strict", "none"] = "strict"

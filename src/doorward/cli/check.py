@@ -59,6 +59,11 @@ def _weakenings(settings: Settings) -> list[str]:
         if spec.sandbox == "none"
     ]
     found += [
+        f'servers.{name}.tls.mode = "report": another key than the pinned one goes through'
+        for name, spec in settings.servers.items()
+        if spec.tls is not None and spec.tls.mode == "report"
+    ]
+    found += [
         f'controls.{slug}.mode = "{control.mode}"'
         for slug, control in settings.controls.items()
         if control.mode != "enforce"

@@ -10,32 +10,23 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 from cyclopts import App, Parameter
 
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, OperatorError
+from doorward.cli.doctor_lines import Line, State
+from doorward.cli.doctor_tls import tls_lines
 from doorward.cli.main import ENVIRONMENT, FINE, USAGE
 from doorward.cli.output import paint, print_json, printable
 
 if TYPE_CHECKING:
     from doorward.settings import Loaded, Settings
 
-State = Literal["ok", "warn", "fail"]
 _COLOUR = {"ok": "green", "warn": "yellow", "fail": "red"}
 _OPEN_FILES = 4_096
 _BUILT_AT = 1_793_491_200.0  # 2026-11-01: a clock before this cannot judge a token's times
-
-
-class Line(msgspec.Struct, frozen=True):
-    """One thing that was looked at. ``about`` decides the exit code: 3 for the machine, 2 for the settings."""
-
-    name: str
-    state: State
-    what: str
-    about: Literal["machine", "settings"] = "machine"
 
 
 doctor_app = App(name="doctor", help="Say in plain words what is wrong with this machine or the settings.")
@@ -94,6 +85,7 @@ def _look(config: Path | None) -> Iterator[Line]:
     running = _is_running(data_dir)
     yield _port("gateway.listen", settings.gateway.listen, running=running)
     yield _port("admin.listen", settings.admin.listen, running=running)
+    yield from tls_lines(settings, data_dir, running=running)
     yield from _secrets(settings)
     if running and settings.identity.issuers:
         yield from _issuers(data_dir)

@@ -16,7 +16,8 @@ from doorward.adapters.key_files import load_or_create_keys
 from doorward.app.trust import trusts_of
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, OperatorError
-from doorward.cli.doctor import Line, print_lines
+from doorward.cli.doctor import print_lines
+from doorward.cli.doctor_lines import Line
 from doorward.cli.doctor_published import published
 from doorward.cli.main import FINDING, FINE
 from doorward.identity import metadata

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from doorward.adapters.guarded_http import GuardedHttp
 from doorward.base.addresses import NetworkRules
 from doorward.base.errors import DoorwardError
-from doorward.cli.doctor import Line
+from doorward.cli.doctor_lines import Line
 from doorward.identity import metadata
 from doorward.identity.bearer import parse_object
 

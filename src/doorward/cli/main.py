@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doorward.cli.inspect:inspect",
         "Look for injected instructions in texts from standard input.",
     ),
+    "keys": ("doorward.cli.keys:keys", "Make keys and certificates."),
     "range": (
         "doorward.cli.range:range_app",
         "Attack a Doorward of one's own, and see what each control stops.",
@@ -65,6 +66,7 @@ _MACHINE_PREFIXES = (
     "bus-",
     "port-",
     "ledger-",
+    "local-authority-",
     "package-install",
     "package-missing",
     "package-changed",

@@ -126,6 +126,15 @@ def _items(value: Any, server: str, file: str, line: int) -> Iterator[Item]:
         raise _bad(file, f'line {line} has no tools: a saved list looks like {{"tools": [...]}}.')
 
 
+def _is_other_message(value: Any) -> bool:
+    """A message of a recorded session that lists nothing: a request, an error, the result of a call."""
+    if not isinstance(value, dict) or "jsonrpc" not in value:
+        return False
+    result = value.get("result")
+    wanted = (*(member for member, _ in _LISTS), "instructions", "protocolVersion")
+    return not isinstance(result, dict) or not any(member in result for member in wanted)
+
+
 def read_items(paths: tuple[Path, ...]) -> list[Item]:
     """All definitions of all files, in order.
 
@@ -136,8 +145,15 @@ def read_items(paths: tuple[Path, ...]) -> list[Item]:
     for path in paths:
         file = str(path)
         stem = "stdin" if file == STDIN else path.stem
+        others = documents = 0
         for line, value in _documents(file, _read(path)):
+            documents += 1
+            if _is_other_message(value):
+                others += 1
+                continue
             items.extend(_items(value, stem, file, line))
             if len(items) > TOOLS_COUNT:
                 raise _bad(file, f"there are more than {TOOLS_COUNT} definitions.")
+        if others == documents:
+            raise _bad(file, "it holds messages, but none that lists tools.")
     return items

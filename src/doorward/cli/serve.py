@@ -27,13 +27,15 @@ def serve(
     configure_logs()
 
     def ready() -> None:
-        _say_ready(loaded.settings.gateway.public_url, loaded.settings.admin.listen, ready_fd)
+        admin = loaded.settings.admin
+        scheme = "http" if admin.tls is None else "https"
+        _say_ready(loaded.settings.gateway.public_url, f"{scheme}://{admin.listen}/", ready_fd)
 
     return asyncio.run(Supervisor(loaded, on_ready=ready).run())
 
 
 def _say_ready(url: str, admin: str, ready_fd: int) -> None:
-    sys.stderr.write(f"Doorward is ready: {url} (admin: http://{admin}/)\n")
+    sys.stderr.write(f"Doorward is ready: {url} (admin: {admin})\n")
     sys.stderr.flush()
     if ready_fd >= 0:
         os.write(ready_fd, b"ready\n")

@@ -13,6 +13,7 @@ from doorward.adapters.key_files import load_or_create_keys
 from doorward.base.clock import SystemClock, rfc3339
 from doorward.base.errors import OperatorError
 from doorward.identity import metadata
+from doorward.identity.binding import FREE, Confirmation, read_confirmation, written
 from doorward.identity.tokens import MAX_LIFETIME_SECONDS, issue
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def mint_token(
     scopes: Sequence[str] = (),
     ttl_seconds: int = DEFAULT_TTL_SECONDS,
     clock: Clock | None = None,
+    confirmation: Confirmation = FREE,
 ) -> Minted:
     """Issue a token as the settings allow it; no roles means all that the user has, no scopes the usual one.
 
@@ -83,6 +85,7 @@ def mint_token(
         ttl_seconds=ttl_seconds,
         clock=clock,
         created=created,
+        confirmation=written(confirmation),
     )
     return Minted(
         access_token=token,
@@ -92,7 +95,23 @@ def mint_token(
         scopes=chosen,
         expires_at=rfc3339(int(clock.now()) + ttl_seconds),
         created=created,
+        token_type="DPoP" if confirmation.key else "Bearer",
     )
+
+
+def _confirmation(jkt: str, certificate: Path | None) -> Confirmation:
+    """What the options bind a token to. Raises: OperatorError ``token-binding``."""
+    thumbprint = ""
+    if certificate is not None:
+        from doorward.adapters.tls_contexts import thumbprint_of
+
+        thumbprint = thumbprint_of(certificate)
+    bound = Confirmation(key=jkt, certificate=thumbprint)
+    if read_confirmation({"cnf": written(bound)} if bound != FREE else {}) is None:
+        raise OperatorError(
+            "token-binding", "--jkt is the RFC 7638 thumbprint of a key: 43 characters of base64url."
+        )
+    return bound
 
 
 def _roles_of(settings: Settings, user: str, asked: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
@@ -125,6 +144,17 @@ def token(
     ttl_seconds: Annotated[
         int, Parameter(name="--ttl-seconds", help="How long it is valid.")
     ] = DEFAULT_TTL_SECONDS,
+    jkt: Annotated[
+        str,
+        Parameter(name="--jkt", help="Bind it to the key of this thumbprint: good only with proofs (DPoP)."),
+    ] = "",
+    certificate: Annotated[
+        Path | None,
+        Parameter(
+            name="--certificate",
+            help="Bind it to this client certificate (PEM): good only over its connections.",
+        ),
+    ] = None,
     as_json: Annotated[bool, Parameter(name="--json", help="One JSON document.", negative="")] = False,
     config: Annotated[Path | None, Parameter(name="--config", help="The settings file.")] = None,
 ) -> int:
@@ -132,7 +162,13 @@ def token(
     from doorward.settings import load
 
     minted = mint_token(
-        load(config).settings, user=user, server=server, roles=role, scopes=scope, ttl_seconds=ttl_seconds
+        load(config).settings,
+        user=user,
+        server=server,
+        roles=role,
+        scopes=scope,
+        ttl_seconds=ttl_seconds,
+        confirmation=_confirmation(jkt, certificate),
     )
     if minted.created:
         roles = ", ".join(minted.roles)

@@ -100,7 +100,9 @@ class AdminPlane:
         origin = request.headers.get("origin")
         if request.headers.get("host", "").lower() not in self._hosts:
             return _json({"error": {"code": "host", "message": "This host is not served."}}, 403)
-        if origin is not None and origin.lower() not in {f"http://{host}" for host in self._hosts}:
+        if origin is not None and origin.lower() not in {
+            f"{request.url.scheme}://{host}" for host in self._hosts
+        }:
             return _json({"error": {"code": "origin", "message": "This origin may not call."}}, 403)
         if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not _navigates(
             request
@@ -195,7 +197,14 @@ class AdminPlane:
         kept = list(self._sessions.items())[1 - _SESSIONS_COUNT :]
         self._sessions = {**dict(kept), session: time.monotonic() + _SESSION_SECONDS}
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(_COOKIE, session, httponly=True, samesite="strict", max_age=_SESSION_SECONDS)
+        answer.set_cookie(
+            _COOKIE,
+            session,
+            httponly=True,
+            samesite="strict",
+            max_age=_SESSION_SECONDS,
+            secure=request.url.scheme == "https",
+        )
         return answer
 
     async def _logout(self, request: Request) -> Response:

@@ -67,12 +67,14 @@ def allowed_hosts(
     return frozenset(one.lower() for one in found)
 
 
-def allowed_origins(listen: str, public_origin: str, extra: Iterable[str]) -> frozenset[str]:
-    """The Origin values to serve: the public URL's, ``extra``, and on a loopback listener http at its names."""
+def allowed_origins(
+    listen: str, public_origin: str, extra: Iterable[str], listen_scheme: str = "http"
+) -> frozenset[str]:
+    """The Origin values to serve: the public URL's, ``extra``, and on a loopback listener its names in its own scheme."""
     host, _, port = listen.rpartition(":")
     found = {public_origin, *extra}
     if is_loopback(host):
-        found.update(f"http://{name}:{port}" for name in _LOOPBACK_NAMES)
+        found.update(f"{listen_scheme}://{name}:{port}" for name in _LOOPBACK_NAMES)
     return frozenset(_plain_origin(one) for one in found)
 
 

@@ -55,8 +55,26 @@ Verdict = Note | Rewrite | Hold | Refuse | None
 Answer = Verdict | Awaitable[Verdict]
 
 
+class ProofMark(msgspec.Struct, frozen=True):
+    """What makes a proof of possession the one that it is, until when it could be used (RFC 9449)."""
+
+    key: str  # the thumbprint of the key that made it
+    digest: str
+    expires_at: float  # Unix seconds
+    used: Refuse  # the answer when another request has had it
+    unknown: Refuse  # the answer when that cannot be known
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """A client's certificate, as its connection has proven it (RFC 8705)."""
+
+    thumbprint: str  # base64url of the SHA-256 of its DER: x5t#S256
+    expires_at: float  # Unix seconds
+
+
 class Head(RequestHead):
-    """A parsed request head and what the front concluded from it. Made once per distinct head and shared by equal ones.
+    """A parsed request head and what the front concluded from it. Made once per distinct head and shared by equal ones:
+    those of connections with the same certificate, or with none.
 
     ``fields`` maps lower-case names to values; a name that came more than once is in ``repeated`` and its values
     are joined with ", " (so nothing may be decided on it without looking there).
@@ -66,6 +84,8 @@ class Head(RequestHead):
         "accepts_json",
         "accepts_stream",
         "address",
+        "answer_fields",
+        "certificate",
         "expires_at",
         "generation",
         "is_web",
@@ -73,6 +93,7 @@ class Head(RequestHead):
         "params_fields",
         "pending",
         "principal",
+        "proof",
         "refusal",
         "resource",
         "server",
@@ -105,6 +126,9 @@ class Head(RequestHead):
         self.pending: Callable[[Callable[[], None]], None] | None = None
         self.accepts_json = False
         self.accepts_stream = False
+        self.certificate: Certificate | None = None  # of the connections that share this head
+        self.proof: ProofMark | None = None  # set by bind-token: may serve one request only
+        self.answer_fields = b""  # encoded header lines that every answer to these bytes carries
         # Kept by the front on behalf of all requests with these bytes:
         self.generation = -1  # the snapshot under which the verdict below was given; -1 is none yet
         self.refusal: Any = None
@@ -119,6 +143,7 @@ class Head(RequestHead):
         head.keep_alive = self.keep_alive
         head.expects_continue = self.expects_continue
         head.content_length = int(digits)
+        head.certificate = self.certificate
         return head
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from doorward.controls.ask_policy import AskPolicy
 from doorward.controls.bind_session import BindSession
+from doorward.controls.bind_token import BindToken
 from doorward.controls.check_head import CheckHead
 from doorward.controls.check_origin import CheckOrigin
 from doorward.controls.check_shape import CheckShape
@@ -12,6 +13,7 @@ from doorward.controls.control import Control, Posture
 from doorward.controls.gate_server_requests import GateServerRequests
 from doorward.controls.keep_cage import KeepCage
 from doorward.controls.keep_ledger import KeepLedger
+from doorward.controls.keep_tls import KeepTls
 from doorward.controls.limit_rate import LimitRate
 from doorward.controls.match_pin import MatchPin
 from doorward.controls.scope_cache import ScopeCache
@@ -20,6 +22,7 @@ from doorward.controls.seal_state import SealState
 ORDER: tuple[type[Control], ...] = (
     CheckOrigin,  # first: a browser of another site learns nothing, not even that a token is missing
     CheckToken,  # before anything that reads or costs: who is asking
+    BindToken,  # right behind it: a token that is bound says nothing until what it is bound to is shown
     CheckHead,  # method, media types and sizes; then, with the body parsed, the header's copies of it
     BindSession,  # whose session it is, before anything is done in it
     CheckShape,  # only well-formed messages of the era are counted and judged further
@@ -34,4 +37,5 @@ ORDER: tuple[type[Control], ...] = (
 POSTURES: tuple[type[Posture], ...] = (
     KeepLedger,  # nothing is served that is not on record
     KeepCage,  # what Doorward starts, it starts in a sandbox
+    KeepTls,  # what leaves this machine is encrypted
 )

@@ -113,7 +113,7 @@ THINGS: dict[int, tuple[str, ...]] = {
         "операци*, ответ*, запрос*, результат*, 操作, 功能, 回答, 请求, 结果, 任务, 機能, 応答, 回答, リクエスト, 結果, 処理, 作業",
     ),
     c.REPLY: (
-        "reply, replies, response, responses, answer, answers, summary, summaries, message you, output, report, review, your turn, conversation",
+        "reply, replies, replying, responding, answering, response, responses, answer, answers, summary, summaries, message you, output, report, review, your turn, conversation",
         "antwoord*, samenvatting*, antwort*, zusammenfassung*, reponse*, respuesta*, resumen*, resposta*, resumo*, rispost*, riassunt*",
         "odpowied*, podsumowani*, ответ*, резюме, сводк*, 回答, 回复, 答复, 总结, 摘要, 回答, 返信, 要約, 応答",
     ),

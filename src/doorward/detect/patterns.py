@@ -28,6 +28,7 @@ class Form(NamedTuple):
     gates: tuple[str, ...]
     pattern: re.Pattern[str]
     severity: str
+    kinds: tuple[str, ...] = ("tool", "prompt", "argument", "result")
 
 
 _SECRET_FILES = (
@@ -380,6 +381,15 @@ FORMS: tuple[Form, ...] = (
             r"\bsocial security (?:number|no)|\bcvv2?\b|\b(?:seed|recovery) phrase\b|\bcredit card (?:number|on file|details)"
         ),
         "medium",
+    ),
+    Form(
+        "direct-agent",
+        ("delete_", "remove_", "drop_", "wipe_", "destroy_", "transfer_", "exec_", "kill_"),
+        re.compile(
+            r"\b(?:call|invoke|run|use) (?:the )?[`'\"]?(?:delete|remove|drop|wipe|destroy|transfer|exec|kill)_[a-z_]{2,40}[`'\"]? (?:on|with|for|to) [a-z`'\"=:]{0,12} ?[`'\"]?[~.]?/"
+        ),
+        "medium",
+        ("result", "argument"),
     ),
     Form(
         "declares-harm",

@@ -95,7 +95,7 @@ def _hits(folded: Folded, kind: str) -> list[_Hit]:
         for phrase, start, end in matches(marks, kind)
     ]
     for form in FORMS:
-        if _mentions(text, form.gates):
+        if kind in form.kinds and _mentions(text, form.gates):
             for number, found in enumerate(form.pattern.finditer(text)):
                 if number >= _FINDINGS_PER_RULE:
                     break

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from doorward.base.clock import Clock
 from doorward.base.errors import CallerError, DoorwardError
 from doorward.base.ids import EventIds
-from doorward.controls.control import Head, Refuse
+from doorward.controls.control import Head, ProofMark, Refuse
 from doorward.controls.seal_state import STATE_INVALID
 from doorward.gateway import answers
 from doorward.gateway.desk import caller_of
@@ -21,6 +21,7 @@ from doorward.gateway.legacy_face import SESSION_ENDED, LegacyFace
 from doorward.gateway.modern_face import ModernFace
 from doorward.gateway.pipeline import Ruling
 from doorward.gateway.ports import Reply, Responder
+from doorward.gateway.proofs import ProofDesk
 from doorward.gateway.recorder import Recorder
 from doorward.gateway.relay import RelayedResponder, RelayingClient, pack, unpack
 from doorward.gateway.sessions import Seat, SessionTable
@@ -68,6 +69,7 @@ class Gateway:
         is_ready: Callable[[], bool],
         web: WebDoor | None = None,
         states: StateSeal | None = None,
+        proofs: ProofDesk | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.table = table
@@ -82,6 +84,7 @@ class Gateway:
         self._web = web
         self._waiting = WaitingRoom(clock)
         self._states = states
+        self._proofs = proofs
         self._legacy = LegacyFace(table)
         self._modern = ModernFace()
 
@@ -167,6 +170,9 @@ class Gateway:
         """See ``gateway.ports.Front``. ``settled``: whoever had to be asked about the token has been."""
         if head.server is None and not head.is_web:
             return responder.answer(self._document(head))
+        return self._admit(head, body, responder, proven=False, settled=settled)
+
+    def _admit(self, head: Head, body: bytes, responder: Responder, *, proven: bool, settled: bool) -> None:
         # SECURITY: judged again, for the body may have taken its time: the token may have run out or been revoked since,
         # and another request with an equal head may have found that out (tests/attacks/test_review_identity.py).
         head.address = responder.address
@@ -174,10 +180,12 @@ class Gateway:
         if verdict is not None:
             return responder.answer(self._refuse(head, verdict[1], responder.address))
         if head.pending is not None:
-            return self._wait(head, body, responder, settled=settled)
+            return self._wait(head, body, responder, proven=proven, settled=settled)
         snapshot = self.snapshot
         if self._freshness.is_stale(snapshot.generation):
             return responder.answer(answers.NOT_READY)
+        if head.proof is not None and not proven:
+            return self._prove(head.proof, head, body, responder, settled=settled)
         if head.is_web and self._web is not None:
             return self._web.serve(head, body, responder.address, responder.answer)
         event = self._ids.mint()
@@ -192,16 +200,29 @@ class Gateway:
                 answers.failed(DoorwardError("internal", "internal"), event=event, message_id=None)
             )
 
-    def _wait(self, head: Head, body: bytes, responder: Responder, *, settled: bool) -> None:
+    def _wait(self, head: Head, body: bytes, responder: Responder, *, proven: bool, settled: bool) -> None:
         """Go on when the token can be judged; nothing of the request is looked at before."""
         if settled or head.pending is None:
             return responder.answer(answers.NOT_READY)
 
         def again() -> None:
             head.generation = -1
-            self.body(head, body, responder, settled=True)
+            self._admit(head, body, responder, proven=proven, settled=True)
 
         return head.pending(again)
+
+    def _prove(
+        self, mark: ProofMark, head: Head, body: bytes, responder: Responder, *, settled: bool
+    ) -> None:
+        """Use up the proof that came with this request; then everything is judged again, for that took its time."""
+
+        def marked(is_first: bool | None) -> None:  # noqa: FBT001 - the answer of the desk
+            if is_first:
+                return self._admit(head, body, responder, proven=True, settled=settled)
+            refuse = mark.unknown if is_first is None else mark.used
+            return responder.answer(self._refuse(head, Ruling("bind-token", refuse), responder.address))
+
+        return marked(None) if self._proofs is None else self._proofs.use(mark, marked)
 
     def _serve(self, snapshot: Snapshot, head: Head, body: bytes, responder: Responder, event: str) -> None:
         if head.verb != "POST":
@@ -321,6 +342,8 @@ def _forget(head: Head) -> None:
     head.principal = None
     head.pending = None
     head.is_web = False
+    head.proof = None
+    head.answer_fields = b""
 
 
 def _is_nobody(head: Head) -> bool:

@@ -204,7 +204,15 @@ class LegacyFace:
         if not session_id:
             return None
         found = self._table.find(session_id, principal.key, head.server or FEDERATED)
-        return found if found is not None else self._anothers(desk, head, principal)[0]
+        if found is None:
+            return self._anothers(desk, head, principal)[0]
+        match found.fits(principal):
+            case "other":
+                return None
+            case "grown":
+                self._table.drop(found)
+                return None
+        return found
 
     def _anothers(self, desk: Desk, head: Head, principal: Principal) -> tuple[Session | None, Ruling | None]:
         """A session that is not this principal's, if nothing binds sessions to their owners; else why not."""
@@ -459,7 +467,7 @@ class _Opening:
         version = result.get("protocolVersion")
         session = self._table.make(call.principal.key, call.server, str(version))
         session.capabilities = self._capabilities
-        session.caller = call.principal
+        session.caller = session.opened_by = call.principal
         # A link that tried a server's era stands aside now for the one that it chose.
         session.links = {name: getattr(link, "chosen", link) for name, link in self._links.items()}
         self._links = {}

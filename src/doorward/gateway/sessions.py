@@ -10,7 +10,7 @@ import base64
 import binascii
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -25,6 +25,7 @@ from doorward.identity.principal import Principal
 from doorward.protocol.message import Message, MessageId
 
 _NONCE_BYTES = 12
+_RANDOM_BYTES = 32  # 256 bits that nobody guesses, below a seal that nobody makes
 _AAD = b"doorward session 1"
 _STREAMS_COUNT = 64  # streams a session keeps for resumption
 _STREAMS_BYTES = 2_097_152  # of its finished streams together, the newest one not counted
@@ -49,7 +50,7 @@ class SessionSeal:
     def mint(self, seat: Seat) -> str:
         """Return a fresh id of visible ASCII."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        plain = seat.worker.to_bytes(2, "big") + seat.incarnation + secrets.token_bytes(16)
+        plain = seat.worker.to_bytes(2, "big") + seat.incarnation + secrets.token_bytes(_RANDOM_BYTES)
         return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, plain, _AAD)).decode().rstrip("=")
 
     def open(self, session_id: str) -> Seat | None:
@@ -81,7 +82,7 @@ class Session:
 
     __slots__ = (
         "_counter", "_kept_bytes", "_newest", "asked", "call_renames", "caller", "capabilities", "common", "declared",
-        "endpoint", "flights", "id", "is_over", "links", "listening", "made_at", "own_tasks", "principal", "streams",
+        "endpoint", "flights", "id", "is_over", "links", "listening", "made_at", "opened_by", "own_tasks", "principal", "streams",
         "tokens", "touched_at", "version",
     )  # fmt: skip
 
@@ -106,6 +107,7 @@ class Session:
         self.common = Stream("c")  # what servers say on their own
         self.listening: dict[str, Callable[[], None]] = {}  # server -> cancel of its listening stream
         self.caller: Principal | None = None  # as last seen: with the roles of the token last presented
+        self.opened_by: Principal | None = None  # as they were when it began
         self.made_at = now
         self.touched_at = now
         self.is_over = False
@@ -181,6 +183,20 @@ class Session:
         """A request was cancelled: nobody waits for answers to what was asked on its stream, and they take no room."""
         for ours in [one for one, asked in self.asked.items() if asked.flight == flight]:
             del self.asked[ours]
+
+    def fits(self, who: Principal) -> Literal["yes", "other", "grown"]:
+        """Whether its own principal may go on with it, by the token presented now.
+
+        "other": that token is bound to another key or certificate, or to none, so it may be in other hands. "grown": it grants
+        more than the one that the session began with (step-up), so the session must begin anew under an id that nobody knew
+        before. A token that was refreshed is neither.
+        """
+        first = self.opened_by
+        if first is None:
+            return "yes"
+        if first.bound != who.bound:
+            return "other"
+        return "yes" if {*who.roles} <= {*first.roles} and {*who.scopes} <= {*first.scopes} else "grown"
 
     @property
     def token_id(self) -> str:

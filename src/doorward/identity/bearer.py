@@ -78,7 +78,7 @@ def read_bearer(authorization: str | None) -> str | TokenRefusal:
     if authorization is None:
         return MISSING
     scheme, _, token = authorization.strip(" \t").partition(" ")
-    if scheme.lower() != "bearer":
+    if scheme.lower() not in ("bearer", "dpop"):  # which of them a token needs, bind-token says
         return MISSING if _TOKEN68.fullmatch(scheme) else malformed("no authentication scheme")
     token = token.strip(" ")
     if len(token) > TOKEN_BYTES:

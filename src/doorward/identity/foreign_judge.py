@@ -335,6 +335,7 @@ class ForeignJudge:
             scopes=_scopes(claims, trust),
             token_id=claims.token_id,
             expires_at=claims.expires_at,
+            bound=claims.bound,
         )
         return principal if until >= claims.expires_at else Lease(principal, until)
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from doorward.identity.proof import ALGORITHMS
+
 SCOPE = "mcp"  # the one scope: leave to use MCP here at all; what exactly is for policy to say
 SCOPES = (SCOPE,)
 FEDERATED = "mcp"  # the name by which `doorward token --server` calls the endpoint of all servers
@@ -43,6 +45,7 @@ def protected_resource(
         "authorization_servers": list(issuers) or [issuer_of(public_url)],
         "scopes_supported": list(scopes),
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": list(ALGORITHMS),
     }
 
 
@@ -79,8 +82,10 @@ def challenge(
     scope: str | None = SCOPE,
     description: str | None = None,
     more: Iterable[tuple[str, str]] = (),
+    scheme: str = "Bearer",
+    algs: str | None = None,
 ) -> str:
-    """The value of ``WWW-Authenticate`` (RFC 6750 §3, RFC 9728 §5.1).
+    """The value of ``WWW-Authenticate`` (RFC 6750 §3, RFC 9728 §5.1; RFC 9449 §7.1 for ``algs``).
 
     ``error`` stays None when no token was sent (RFC 6750 §3.1); ``scope`` names all that the operation needs.
     """
@@ -90,8 +95,9 @@ def challenge(
         ("resource_metadata", resource_metadata_url(public_url, path)),
         ("scope", scope),
         *more,
+        ("algs", algs),
     ]
-    return "Bearer " + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters if value)
+    return f"{scheme} " + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters if value)
 
 
 def _quoted(value: str) -> str:

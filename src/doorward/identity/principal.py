@@ -6,6 +6,8 @@ import hashlib
 
 import msgspec
 
+from doorward.identity.binding import FREE, Confirmation
+
 
 class Principal(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     """A verified caller: the key under which sessions, limits and records are kept.
@@ -21,6 +23,7 @@ class Principal(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     scopes: tuple[str, ...] = ()
     token_id: str = ""
     expires_at: float = 0.0  # Unix seconds; 0 means that no token stands behind it
+    bound: Confirmation = FREE  # what the token asks of whoever presents it; bind-token sees to it
 
     key: str = ""  # injective over (tenant, issuer, subject, client); survives token refresh (SF-26)
 

@@ -108,7 +108,7 @@ def token_advice(
         "revoked": "it was revoked here",
         "aud, sub or the client is not one short text": _names_advice(claims, trust, client),
         "another issuer": f"its issuer {_shown(claims.get('iss'))} is not the one of the settings",
-        "bound to a key that a bearer does not prove": "it is bound to a key (cnf), which a plain bearer does not prove",
+        "bound in a way that is not known here": "it is bound to something (cnf) that Doorward does not know: neither a DPoP key nor a certificate",
         "not an access token": (
             f"it is no access token as profile {trust.profile} knows them: its header says typ {_shown(kind or 'none')}, "
             f"allowed is {allowed}; is it an ID token, or is the profile another?"

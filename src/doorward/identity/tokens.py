@@ -29,6 +29,7 @@ from doorward.identity.bearer import (
     split_token,
 )
 from doorward.identity.bearer import invalid as _invalid
+from doorward.identity.binding import Confirmation, read_confirmation
 from doorward.identity.keys import ALGORITHM, KeySet, verifying_keys
 from doorward.identity.metadata import SCOPE
 from doorward.identity.principal import Principal
@@ -63,6 +64,7 @@ class _Claims(msgspec.Struct, frozen=True):
     not_before: float
     expires_at: float
     created: bool
+    bound: Confirmation
 
 
 def issue(
@@ -77,10 +79,11 @@ def issue(
     scopes: Collection[str] = (SCOPE,),
     ttl_seconds: int = 3600,
     created: bool = False,
+    confirmation: Mapping[str, str] | None = None,
 ) -> str:
     """Sign an access token (RFC 9068 §2) for exactly one resource.
 
-    ``created`` marks an account that exists in no settings. The caller keeps ``ttl_seconds`` between 1 and
+    ``created`` marks an account that exists in no settings, ``confirmation`` is what the token is bound to (RFC 7800). The caller keeps ``ttl_seconds`` between 1 and
     ``MAX_LIFETIME_SECONDS``; a longer-lived token would be refused.
     """
     now = math.floor(clock.now())
@@ -96,6 +99,8 @@ def issue(
         "scope": " ".join(scopes),
         "roles": list(roles),
     }
+    if confirmation:
+        claims["cnf"] = dict(confirmation)
     if created:
         claims[CREATED_CLAIM] = True
     return keys.current.sign({"typ": "at+jwt"}, msgspec.json.encode(claims))
@@ -245,6 +250,7 @@ class TokenJudge:
             scopes=claims.scopes,
             token_id=claims.token_id,
             expires_at=claims.expires_at,
+            bound=claims.bound,
         )
 
 
@@ -279,8 +285,9 @@ def _read_claims(claims: dict[str, Any], max_lifetime_seconds: int) -> _Claims |
     names = (audience, claims.get("sub"), claims.get("client_id"), claims.get("jti"))
     if not all(isinstance(name, str) and 0 < len(name) <= HEADER_BYTES for name in names):
         return _invalid("aud, sub, client_id or jti is not one short text")
-    if "cnf" in claims:
-        return _invalid("bound to a key that a bearer does not prove")  # RFC 9449 §7.1, RFC 8705 §3
+    bound = read_confirmation(claims)
+    if bound is None:
+        return _invalid("bound in a way that is not known here")
     roles, scope = claims.get("roles", []), claims.get("scope", "")
     if (
         not isinstance(roles, list)
@@ -301,4 +308,5 @@ def _read_claims(claims: dict[str, Any], max_lifetime_seconds: int) -> _Claims |
         not_before=not_before,
         expires_at=expires_at,
         created=claims.get(CREATED_CLAIM) is True,
+        bound=bound,
     )

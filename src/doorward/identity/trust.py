@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from doorward.identity.binding import FREE, Confirmation, read_confirmation
+
 ALGORITHMS = ("ES256", "ES384", "RS256", "PS256", "EdDSA")
 NAME_CHARS = 1_024  # of a subject, client, audience or token id
 ROLES_COUNT = 256  # groups of a large company
@@ -104,6 +106,7 @@ class ForeignClaims(msgspec.Struct, frozen=True):
     expires_at: float
     contexts: tuple[str, ...] = ()  # `acr`, or `acrs` of Entra
     signed_in_at: float = 0.0  # `auth_time`; 0 where the token does not say
+    bound: Confirmation = FREE  # what bind-token asks of whoever presents it
     understands_claims: bool = False  # the client can answer a claims challenge (Entra's capability cp1)
 
 
@@ -125,8 +128,9 @@ def read_foreign(
     times = _read_times(claims, trust)
     if isinstance(times, str):
         return times
-    if "cnf" in claims:
-        return "bound to a key that a bearer does not prove"  # RFC 9449 section 7.1, RFC 8705 section 3
+    bound = read_confirmation(claims)
+    if bound is None:
+        return "bound in a way that is not known here"
     audiences = _read_audiences(claims.get("aud"), shared=trust.shared_audience)
     client = _client(claims, profile, is_introspected=is_introspected)
     # An introspection answer need not name a subject (RFC 7662 section 2.2); the client then acts for itself.
@@ -168,6 +172,7 @@ def read_foreign(
         expires_at=times[2],
         contexts=contexts,
         signed_in_at=signed_in_at,
+        bound=bound,
         understands_claims=isinstance(abilities, list)
         and any(str(one).lower() == "cp1" for one in abilities),
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from doorward.adapters.http_listener import FAMILY_HEADS, MEMO_HEADS, HttpListener
 from doorward.base.errors import CallerError
-from doorward.controls.control import Head
+from doorward.controls.control import Certificate, Head
 from doorward.protocol.http_head import parse_request_head
 
 
@@ -109,6 +109,30 @@ def test_each_length_has_a_head_of_its_own_without_the_verdict_of_another() -> N
     assert other.refusal is None
     assert listener.head_of(block % 1)[1] is known
     assert listener.head_of(block % 2)[1] is other
+
+
+def test_a_head_of_another_length_belongs_to_the_same_certificate_and_to_no_other() -> None:
+    listener = _listener()
+    block = b"POST /a/mcp HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n"
+    trace = b"traceparent: 00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01\r\n"
+    certificates = [None, Certificate("alice", 9.0), Certificate("bob", 9.0)]
+    for length in (1, 1, 2, 3, 2, 1):
+        for certificate in certificates:
+            for line in (b"", trace):
+                head = listener.head_of(block % (line, length), certificate)[1]
+                assert head.certificate == certificate
+                assert head.content_length == length
+    assert len(listener._memo) == len(certificates)
+
+
+@pytest.mark.parametrize("name", [b"DPoP", b"dpop", b"DPOP"])
+def test_a_head_with_a_proof_is_not_kept(name: bytes) -> None:
+    listener = _listener()
+    block = b"POST /a/mcp HTTP/1.1\r\nHost: a\r\n%b: proof\r\nContent-Length: %d\r\n\r\n"
+    heads = [listener.head_of(block % (name, length))[1] for length in (1, 1, 1, 2)]
+    assert len({id(head) for head in heads}) == 4
+    assert not listener._memo
+    assert not listener._seen_once
 
 
 def test_what_is_kept_of_heads_is_bounded() -> None:

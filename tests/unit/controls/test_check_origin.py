@@ -93,3 +93,10 @@ def test_behind_a_public_url_only_its_name_is_served() -> None:
         assert status(PUBLIC, host) == 403
     assert status(PUBLIC, "gate.example", "http://gate.example") == 403
     assert status(PUBLIC, "gate.example", "http://localhost:8808") == 403
+
+
+def test_a_loopback_listener_with_tls_takes_its_pages_over_https_only() -> None:
+    secured = allowed_origins("127.0.0.1:8808", "https://127.0.0.1:8808", (), "https")
+    assert "https://localhost:8808" in secured
+    assert not any(one.startswith("http:") for one in secured)
+    assert "http://localhost:8808" in allowed_origins("127.0.0.1:8808", "http://127.0.0.1:8808", ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,8 @@ from doorward.base import limits
 from doorward.base.clock import FakeClock
 from doorward.base.errors import CallerError
 from doorward.gateway.sessions import Seat, Session, SessionSeal, SessionTable
+from doorward.identity.binding import Confirmation
+from doorward.identity.principal import Principal
 
 SEAT = Seat(3, b"incarnat")
 SEAL = SessionSeal(b"k" * 32)
@@ -235,3 +238,39 @@ def test_a_finished_stream_is_kept_for_a_while_only(table: SessionTable, clock: 
     table.find(session.id, "p", "time")
     table.sweep()
     assert not session.streams and not session.is_over
+
+
+# -- whose, and for how long ----------------------------------------------------------------------------------------
+
+
+def test_an_id_holds_256_random_bits_and_no_two_are_alike() -> None:
+    raw = [base64.urlsafe_b64decode(SEAL.mint(SEAT) + "==") for _ in range(20_000)]
+    assert len({*raw}) == len(raw)
+    plain = {SEAL._cipher.decrypt(one[:12], one[12:], b"doorward session 1")[10:] for one in raw}
+    assert {len(one) for one in plain} == {32} and len(plain) == len(raw)
+    ones = sum(int.from_bytes(one, "big").bit_count() for one in plain)
+    assert abs(ones / (256 * len(plain)) - 0.5) < 0.002
+    for bit in range(0, 256, 17):  # no bit of it leans to one side
+        share = sum(int.from_bytes(one, "big") >> bit & 1 for one in plain) / len(plain)
+        assert abs(share - 0.5) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({}, "yes"),
+        ({"token_id": "fresh", "expires_at": 9e9}, "yes"),  # a refreshed token
+        ({"roles": ()}, "yes"),  # rights that shrink are for policy to see
+        ({"roles": ("user", "admin")}, "grown"),
+        ({"scopes": ("mcp", "tickets:write")}, "grown"),
+        ({"bound": Confirmation(key="k" * 43)}, "other"),
+        ({"bound": Confirmation(key="k" * 43), "roles": ("user", "admin")}, "other"),
+    ],
+)
+def test_a_session_goes_on_for_the_same_token_or_a_refreshed_one_only(
+    table: SessionTable, changes: dict[str, Any], fits: str
+) -> None:
+    first = Principal("t", "i", "alice", "c", roles=("user",), scopes=("mcp",), token_id="first")
+    session = opened(table)
+    session.opened_by = first
+    assert session.fits(msgspec.structs.replace(first, **changes)) == fits

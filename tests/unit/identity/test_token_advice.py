@@ -69,7 +69,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = {
     "two audiences": ({}, {"aud": [RESOURCE, "b"]}, {}, "shared_audience = true"),
     "no client": ({}, {"client_id": ...}, {}, "names no client (client_id or azp)"),
     "type": ({"typ": "JWT"}, {}, {}, "typ JWT, allowed is at+jwt"),
-    "bound": ({}, {"cnf": {"jkt": "x"}}, {}, "bound to a key"),
+    "bound": ({}, {"cnf": {"jkt": "x"}}, {}, "bound to something"),
     "roles": ({}, {"roles": {"a": 1}}, {}, "scopes or roles are not few short texts"),
     "step-up": ({}, {}, {"acr_values": ("gold",)}, "stronger or more recent sign-in"),
 }

@@ -313,7 +313,7 @@ def test_a_malformed_header_is_400(value: str) -> None:
     assert (found.status, found.kind, found.error) == (400, "malformed", "invalid_request")
 
 
-@pytest.mark.parametrize("value", [None, "Basic YTpi", "DPoP abc", "Negotiate"])
+@pytest.mark.parametrize("value", [None, "Basic YTpi", "Negotiate"])
 def test_no_bearer_token_is_401_without_an_error_attribute(value: str | None) -> None:
     found = judge().judge(value, RESOURCE)
     assert isinstance(found, TokenRefusal)
@@ -427,3 +427,20 @@ def test_no_changed_character_leaves_a_token_good(position: int, char: str) -> N
 
 
 ONE = judge()
+
+
+@pytest.mark.parametrize("scheme", ["DPoP", "dpop"])
+def test_the_scheme_of_proofs_names_a_token_too_and_what_it_is_bound_to(scheme: str) -> None:
+    digest = "A" * 43
+    text = issue(
+        KEYS,
+        issuer=ISSUER,
+        resource=RESOURCE,
+        subject="alice",
+        client="cli",
+        clock=CLOCK,
+        confirmation={"jkt": digest},
+    )
+    found = judge().judge(f"{scheme} {text}", RESOURCE)
+    assert isinstance(found, Principal)
+    assert found.bound.key == digest

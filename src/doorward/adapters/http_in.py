@@ -20,6 +20,7 @@ from doorward.gateway.ports import Front, Reply
 from doorward.protocol.chunks import ChunkDecoder
 from doorward.protocol.http_head import END_OF_HEAD, check_partial_head
 
+JOIN_BYTES = 16_384  # a larger body is written by itself instead of being copied behind its head
 AHEAD_BYTES = 65_536  # pipelined bytes that wait while an exchange is under way; more stops the reading
 SKIP_BYTES = 65_536  # an unread body of at most this size is read and dropped to keep a refused connection
 LINGER_BYTES = 4_194_304  # read and dropped after a closing answer, so that no reset destroys the answer
@@ -116,6 +117,17 @@ class HttpFace(asyncio.Protocol):
         if self._turn is not None or self.paused:
             self._keep(data)
             return
+        if self._head is None and not self._skip:
+            # As ``_consume`` does it, for what most reads are: one whole request.
+            self._consuming = True
+            try:
+                data = self._read_head(data)
+            except Exception as error:  # noqa: BLE001 - as in ``_consume``
+                self._fault(error)
+            finally:
+                self._consuming = False
+            if not data:
+                return
         self._consume(data)
 
     def eof_received(self) -> bool:
@@ -204,21 +216,26 @@ class HttpFace(asyncio.Protocol):
                 return b""
             self._last = block, head = self._listener.head_of(data[: end + 4], self._certificate)
         start = len(block)
-        refusal = self._front.head(head, self._address)
+        front = self._front
+        refusal = front.head(head, self._address)
         if refusal is not None:
             return self._refuse(head, refusal, data[start:])
         length = head.content_length
         if not length and not head.chunked:
             self._serve(head, b"")
             return data[start:]
-        limit = self._front.body_limit(head)
+        limit = front.body_limit(head)
         if length is None:
             self._decoder = ChunkDecoder(limit)
         elif length > limit:
             raise CallerError("body-too-large", f"A body has at most {limit} bytes here.", status=413)
         elif start + length <= len(data):
             stop = start + length
-            self._serve(head, data[start:stop])
+            # As ``_serve`` does, for most requests.
+            self._partial = False
+            self.deadline = NEVER
+            turn = self._turn = Turn(self, head, self._address)
+            front.body(head, data[start:stop], turn)
             return data[stop:]
         else:
             self._left = length
@@ -302,6 +319,15 @@ class HttpFace(asyncio.Protocol):
         body = reply.body
         status = reply.status
         opening = listener.opening(status)
+        if keep and status == 200 and head is not None and head.verb == "POST":
+            size = b"Content-Length: %d\r\n\r\n" % len(body)
+            fields = head.answer_fields + reply.fields
+            if len(body) <= JOIN_BYTES:
+                listener.outbox.write(self.transport, b"".join((opening, fields, size, body)))
+            else:
+                listener.outbox.write(self.transport, b"".join((opening, fields, size)))
+                listener.outbox.write(self.transport, body)
+            return
         if status == 204 or status == 304:
             size = b""
             body = b""
@@ -323,6 +349,7 @@ class HttpFace(asyncio.Protocol):
             framing = b"Transfer-Encoding: chunked\r\n\r\n"
         else:
             framing = b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        self._last = _NOTHING  # a stream may stay for long, and nothing may follow it
         self.transport.set_write_buffer_limits(limits.STREAM_BUFFER_BYTES)
         self._listener.outbox.write(
             self.transport, self._listener.opening(status) + head.answer_fields + fields + framing
@@ -347,10 +374,9 @@ class HttpFace(asyncio.Protocol):
         self._turn = None
         if self._closing:
             return
-        caps = self._listener.caps
-        self.deadline = self._listener.deadlines.now + (
-            caps.stall_seconds if self.paused else caps.idle_seconds
-        )
+        listener = self._listener
+        caps = listener.caps
+        self.deadline = listener.deadlines.now + (caps.stall_seconds if self.paused else caps.idle_seconds)
         if self._buffer or self._stopped:
             self._go_on()
 

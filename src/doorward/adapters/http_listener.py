@@ -1,7 +1,7 @@
 """What all client connections of one port share: the front, the caps, the counts and the memo of heads.
 
-A head that was seen before, byte for byte, is not parsed again: equal bytes have an equal parse, and clients repeat
-their heads. The memo holds bearer tokens, so it is bounded and lives in this process only.
+A head that was seen before, byte for byte but for the length of its body, is not parsed again: equal bytes have an equal
+parse, and clients repeat their heads. It is judged anew for each length. The memo holds bearer tokens, so it is bounded and lives in this process only.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from doorward.adapters.outbox import Outbox
 from doorward.base import limits
 from doorward.controls.control import Certificate, Head
 from doorward.gateway.ports import Front
-from doorward.protocol.http_head import parse_request_head
+from doorward.protocol.http_head import LENGTH_DIGITS, parse_request_head
 
 if TYPE_CHECKING:
     from doorward.adapters.http_in import HttpFace
     from doorward.adapters.tls_face import TlsDoor
 
 MEMO_HEADS = 4_096
+SEEN_HEADS = 8_192
+FAMILY_HEADS = 64  # lengths of one head that are kept
+_LENGTH = b"\r\nContent-Length: "
+_LENGTH_IN_LOWER_CASE = b"\r\ncontent-length: "
 _TRACE_CONTEXT = re.compile(  # W3C Trace Context §3.2, between two other lines' ends
     rb"\r\ntraceparent: [0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=\r\n)", re.IGNORECASE
 )
@@ -62,8 +66,13 @@ class HttpListener:
         self._per_address: dict[str, int] = {}
         self.door: TlsDoor | None = None  # None: plain HTTP
         self.every_answer = b""  # encoded header lines of every answer
-        self._memo: dict[bytes | tuple[Certificate, bytes], tuple[bytes, Head]] = {}
+        # head without its length, and the certificate of its connection -> its length as written -> head
+        self._memo: dict[bytes | tuple[Certificate, bytes], dict[bytes, Head]] = {}
         self._memo_bytes = 0
+        self._memo_heads = 0
+        self._seen_once: set[int] = (
+            set()
+        )  # hashes of heads that came once; two with one hash cost memory only
         self._openings: dict[int, bytes] = {}
         self._openings_until = 0.0
         self._server: asyncio.Server | None = None
@@ -100,29 +109,77 @@ class HttpListener:
             face.abort()
 
     def head_of(self, block: bytes, certificate: Certificate | None = None) -> tuple[bytes, Head]:
-        """The one copy of these bytes and their parsed head, from the memo where it can. Raises CallerError."""
+        """These bytes and their parsed head, from the memo where it can. Raises CallerError."""
+        # Clients repeat their heads but for the length of the body: it is left out of what is looked up.
+        start = block.rfind(_LENGTH)
+        if start < 0:
+            start = block.rfind(_LENGTH_IN_LOWER_CASE)
+        if start < 0:
+            key, digits = block, b""
+        else:
+            start += len(_LENGTH)
+            stop = block.find(b"\r\n", start)
+            key, digits = block[:start] + block[stop:], block[start:stop]
         # SECURITY: bytes alone are the key only where no certificate is; with one the key is a pair, which no bytes that
         # somebody sends can equal (tests/wire/test_tls_face.py).
-        known = self._memo.get(block if certificate is None else (certificate, block))
-        if known is None:
-            if _PROOF.search(block) is not None:
-                return block, self._parse(
-                    block, certificate
-                )  # no two requests have the same: not worth a place
-            # A trace context differs in every request and decides nothing here. A well-formed line of it is left out of
-            # what is looked up and parsed, so that a client which is traced is not parsed anew each time.
-            plain, found = _TRACE_CONTEXT.subn(b"", block, 1)
-            key = plain if certificate is None else (certificate, plain)
-            known = self._memo.get(key) if found else None
-            if known is not None:
-                return block, known[1]
-            known = (plain, self._parse(plain, certificate))
-            if len(self._memo) >= MEMO_HEADS or self._memo_bytes + len(plain) > MEMO_BYTES:
-                self.forget_heads()
-            self._memo[key] = known
-            self._memo_bytes += len(plain)
-            return block, known[1]
-        return known
+        family = self._memo.get(key if certificate is None else (certificate, key))
+        if family is None:
+            return block, self._parsed(block, key, digits, certificate)
+        return block, family.get(digits) or self._of_length(family, block, digits, certificate)
+
+    def _parsed(self, block: bytes, key: bytes, digits: bytes, certificate: Certificate | None) -> Head:
+        if _PROOF.search(block) is not None:
+            return self._parse(block, certificate)  # no two requests have the same: not worth a place
+        # A trace context differs in every request and decides nothing here. A well-formed line of it is left out of
+        # what is looked up and parsed, so that a client which is traced is not parsed anew each time.
+        key, found = _TRACE_CONTEXT.subn(b"", key, 1)
+        place = key if certificate is None else (certificate, key)
+        if found:
+            block = _TRACE_CONTEXT.sub(b"", block, 1)
+            family = self._memo.get(place)
+            if family is not None:
+                return family.get(digits) or self._of_length(family, block, digits, certificate)
+        head = self._parse(block, certificate)
+        # A head is kept when it comes for the second time: those that never do are many, and each takes a few KB.
+        mark = hash(place)
+        if mark not in self._seen_once:
+            if len(self._seen_once) >= SEEN_HEADS:
+                self._seen_once.clear()
+            self._seen_once.add(mark)
+            return head
+        if self._memo_bytes + len(key) > MEMO_BYTES:
+            self.forget_heads()
+        self._memo_bytes += len(key)
+        self._keep({}, head, digits, place)
+        return head
+
+    def _of_length(
+        self, family: dict[bytes, Head], block: bytes, digits: bytes, certificate: Certificate | None
+    ) -> Head:
+        """A head that differs from those of ``family`` in the length of its body only: the rest of it was parsed."""
+        if not digits.isdigit() or len(digits) > LENGTH_DIGITS:
+            return self._parse(block, certificate)  # which says what is wrong with it
+        head = next(iter(family.values())).with_length(digits.decode())
+        if len(family) >= FAMILY_HEADS:
+            self._memo_heads -= len(family)
+            family.clear()
+        self._keep(family, head, digits)
+        return head
+
+    def _keep(
+        self,
+        family: dict[bytes, Head],
+        head: Head,
+        digits: bytes,
+        place: bytes | tuple[Certificate, bytes] | None = None,
+    ) -> None:
+        if self._memo_heads >= MEMO_HEADS:
+            self.forget_heads()
+            family.clear()  # it is nobody's any more, unless it is about to be put there
+        family[digits] = head
+        self._memo_heads += 1
+        if place is not None:
+            self._memo[place] = family
 
     @staticmethod
     def _parse(block: bytes, certificate: Certificate | None) -> Head:
@@ -133,7 +190,7 @@ class HttpListener:
     def forget_heads(self) -> None:
         """Empty the memo, for example when tokens were revoked."""
         self._memo.clear()
-        self._memo_bytes = 0
+        self._memo_bytes = self._memo_heads = 0
 
     def answer_always(self, fields: bytes) -> None:
         """Let every answer carry these encoded header lines."""

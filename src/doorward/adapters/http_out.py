@@ -61,7 +61,7 @@ class Exchange:
 
     __slots__ = ("body", "deadline", "head", "hold", "over", "paused", "sink", "wire")
 
-    def __init__(self, head: bytes, body: bytes, sink: HttpSink, *, hold: bool, deadline: float) -> None:
+    def __init__(self, head: bytes, body: bytes, sink: HttpSink, hold: bool, deadline: float) -> None:  # noqa: FBT001
         self.head = head
         self.body = body
         self.sink = sink
@@ -135,6 +135,8 @@ class HttpPool:
         self.outbox = outbox
         self.deadlines = deadlines
         self.caps = caps or PoolCaps()
+        self._in_flight = self.caps.in_flight
+        self._idle_seconds, self._response_seconds = self.caps.idle_seconds, self.caps.response_seconds
         self.deadline = NEVER  # of the first exchange in the queue
         self._tls = tls
         self._server_hostname = server_hostname or host
@@ -150,10 +152,15 @@ class HttpPool:
 
     def send(self, head: bytes, body: bytes, sink: HttpSink, *, hold: bool = False) -> Exchange:
         """Send one request; see ``gateway.ports.HttpOrigin``. ``on_fail`` is never called before this returns."""
-        exchange = Exchange(
-            head, body, sink, hold=hold, deadline=self.deadlines.now + self.caps.response_seconds
-        )
-        if hold:
+        exchange = Exchange(head, body, sink, hold, self.deadlines.now + self._response_seconds)
+        if not hold and self._busy < self._in_flight and self._idle and not self._closed:
+            self._busy += 1
+            wire = self._idle.pop()
+            if wire.transport.is_closing():
+                self._start(exchange)
+            else:
+                wire.begin(exchange)
+        elif hold:
             if self._closed or self._holds >= self.caps.holds:
                 self._refuse(exchange)
                 return exchange
@@ -202,7 +209,8 @@ class HttpPool:
         head = self._memo.get(block)
         if head is None:
             head = parse_response_head(block)
-            if len(block) <= MEMO_HEAD_BYTES:
+            # A head that opens a session comes once.
+            if len(block) <= MEMO_HEAD_BYTES and "mcp-session-id" not in head.fields:
                 if len(self._memo) >= MEMO_HEADS:
                     self._memo.clear()
                 self._memo[block] = head
@@ -211,7 +219,7 @@ class HttpPool:
     def release(self, exchange: Exchange, wire: ServerWire | None) -> None:
         """``exchange`` needs its place no more; ``wire``, if any, can take another."""
         if wire is not None:
-            wire.deadline = self.deadlines.now + self.caps.idle_seconds
+            wire.deadline = self.deadlines.now + self._idle_seconds
             self._idle.append(wire)
         if exchange.hold:
             self._holds -= 1
@@ -227,14 +235,18 @@ class HttpPool:
 
     def _leave_place(self) -> None:
         self._busy -= 1
+        if self._waiting:
+            self._start_next()
+        if self.deadline != NEVER:
+            self._watch_queue()
+
+    def _start_next(self) -> None:
         while self._waiting:
             following = self._waiting.popleft()
             if not following.over:
                 self._busy += 1
                 self._start(following)
                 break
-        if self.deadline != NEVER:
-            self._watch_queue()
 
     def lost(self, wire: ServerWire) -> None:
         """``wire`` is closed."""

@@ -6,7 +6,8 @@ It is an object of its own so that a late call, after the client has gone, can n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from doorward.controls.control import Head
 from doorward.gateway.ports import Reply
@@ -15,7 +16,17 @@ from doorward.protocol.chunks import LAST_CHUNK
 if TYPE_CHECKING:
     from doorward.adapters.http_in import HttpFace
 
-_OPEN, _STREAMING, _OVER = range(3)
+_OPEN: Final = 0
+_STREAMING: Final = 1
+_OVER: Final = 2
+
+
+@lru_cache(8)
+def _bare(is_head: bool, minor: int, keep_alive: bool) -> Head:  # noqa: FBT001
+    """The little of a head that the rest of a stream depends on, in place of all that its client sent."""
+    head = Head(verb="HEAD" if is_head else "", path="", query="", fields={}, repeated=frozenset())
+    head.minor, head.keep_alive = minor, keep_alive
+    return head
 
 
 class Turn:
@@ -40,7 +51,8 @@ class Turn:
         """Send a whole answer."""
         if self._state != _OPEN:
             return
-        self._finish()
+        self._state = _OVER
+        self.on_gone = self.on_writable = None
         face = self._face
         face.reply(self._head, reply, keep=True)
         face.over(self)
@@ -50,7 +62,9 @@ class Turn:
         if self._state != _OPEN:
             return
         self._state = _STREAMING
-        self._face.open_stream(self._head, status, fields)
+        head = self._head
+        self._face.open_stream(head, status, fields)
+        self._head = _bare(head.verb == "HEAD", head.minor, head.keep_alive)
 
     def write(self, part: bytes) -> None:
         """Send one part of a streamed answer."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from doorward.adapters.deadlines import NEVER
 from doorward.base import limits
 from doorward.base.errors import CallerError, UpstreamError
-from doorward.protocol.chunks import ChunkDecoder
+from doorward.protocol.chunks import ChunkDecoder, only_chunk
 from doorward.protocol.http_head import END_OF_HEAD, ResponseHead
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ServerWire(asyncio.Protocol):
     """One kept connection. At most one exchange at a time; requests are never pipelined."""
 
     __slots__ = (
-        "_buffer", "_decoder", "_exchange", "_head", "_interim", "_left", "_pool", "_stopped", "_taken",
+        "_buffer", "_decoder", "_exchange", "_head", "_interim", "_is_chunked", "_left", "_pool", "_stopped", "_taken",
         "_used", "deadline", "transport",
     )  # fmt: skip
 
@@ -37,7 +37,8 @@ class ServerWire(asyncio.Protocol):
         self._buffer = b""
         self._head: ResponseHead | None = None
         self._left = 0  # bytes of the body that are missing, or _UNTIL_CLOSE
-        self._decoder: ChunkDecoder | None = None
+        self._is_chunked = False
+        self._decoder: ChunkDecoder | None = None  # made with the first bytes of a chunked body
         self._taken = 0  # bytes of the body so far, where they are bounded
         self._interim = 0
         self._used = False  # carried an exchange before this one
@@ -184,22 +185,34 @@ class ServerWire(asyncio.Protocol):
                 raise _broke("The server changed the protocol or sent too many interim responses.")
         self._buffer = b""
         self._head = head
-        if data and head.content_length == len(data) <= self._pool.caps.reply_bytes:
-            self._deliver(exchange, head, data)
-            return
+        if data:
+            limit = self._pool.caps.reply_bytes
+            if head.content_length == len(data) <= limit:
+                self._left = 0
+                self._deliver(exchange, head, data)
+                return
+            if head.chunked and hasattr(exchange.sink, "on_whole"):
+                part = only_chunk(data, 0 if head.is_stream else limit)
+                if part is not None and not exchange.head.startswith(b"HEAD "):
+                    self._left = 0
+                    self._deliver(exchange, head, part)
+                    return
         if exchange.hold:
             self.deadline = NEVER
+            exchange.head = exchange.head[:5]  # the verb; the rest was sent, and the stream may stay for long
         self._open_body(exchange, head)
         exchange.sink.on_head(head)
         if self._exchange is exchange:
-            if self._left == 0 and self._decoder is None:
+            if self._left == 0 and not self._is_chunked:
                 self._complete(exchange, extra=bool(data))
             elif data:
                 self._read_body(exchange, data)
 
     def _deliver(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         """The common case: head and body came in one read."""
-        self._left = 0
+        if hasattr(exchange.sink, "on_whole"):
+            self._complete(exchange, body=body)
+            return
         exchange.sink.on_head(head)
         if self._exchange is exchange:
             exchange.sink.on_data(body)
@@ -208,13 +221,13 @@ class ServerWire(asyncio.Protocol):
 
     def _open_body(self, exchange: Exchange, head: ResponseHead) -> None:
         length = head.content_length
-        limit = 0 if head.is_stream else self._pool.caps.reply_bytes
+        limit = self._limit_of(head)
         self._taken = 0
         self._left = 0
         if exchange.head.startswith(b"HEAD "):
             return
         if head.chunked:
-            self._decoder = ChunkDecoder(limit)
+            self._is_chunked = True
         elif length is None:
             self._left = _UNTIL_CLOSE
         elif limit and length > limit:
@@ -222,10 +235,14 @@ class ServerWire(asyncio.Protocol):
         else:
             self._left = length
 
+    def _limit_of(self, head: ResponseHead) -> int:
+        return 0 if head.is_stream else self._pool.caps.reply_bytes
+
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
-        decoder = self._decoder
-        if decoder is not None:
-            parts, done, rest = decoder.feed(data)
+        if self._is_chunked:
+            if self._decoder is None:
+                self._decoder = ChunkDecoder(self._limit_of(cast("ResponseHead", self._head)))
+            parts, done, rest = self._decoder.feed(data)
             if parts:
                 exchange.sink.on_data(parts[0] if len(parts) == 1 else b"".join(parts))
         elif self._left == _UNTIL_CLOSE:
@@ -246,13 +263,15 @@ class ServerWire(asyncio.Protocol):
         if done and self._exchange is exchange:
             self._complete(exchange, extra=bool(rest))
 
-    def _complete(self, exchange: Exchange, *, extra: bool = False) -> None:
-        """The response is whole: keep the connection if it can be trusted to be at its beginning again."""
+    def _complete(self, exchange: Exchange, *, extra: bool = False, body: bytes | None = None) -> None:
+        """The response is whole: keep the connection if it can be trusted to be at its beginning again.
+
+        ``body`` is given where it came with its head, to a sink that takes both at once.
+        """
         head = self._head
         keep = not extra and head is not None and head.keep_alive and self._left == 0
-        self._exchange = None
-        self._head = None
-        self._decoder = None
+        self._exchange = self._head = self._decoder = None
+        self._is_chunked = False
         self._interim = 0
         self._used = True
         sink = exchange.finish()
@@ -264,7 +283,10 @@ class ServerWire(asyncio.Protocol):
             self._pool.release(exchange, None)
             self.transport.abort()
         try:
-            sink.on_end()
+            if body is None:
+                sink.on_end()
+            else:
+                sink.on_whole(head, body)  # type: ignore[attr-defined]
         except Exception as error:  # noqa: BLE001 - as in data_received; the exchange is no longer this connection's
             _log.error("a server's answer could not be handled", exc_info=error)
             sink.on_fail(_broke("The server's answer cannot be passed on."))

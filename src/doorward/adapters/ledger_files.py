@@ -30,7 +30,7 @@ from doorward.adapters.ledger_publish import (
 from doorward.adapters.ledger_recovery import open_log
 from doorward.audit.checkpoint import folder_of, is_origin
 from doorward.audit.record import Records
-from doorward.audit.tiles import ENTRY_BYTES, frame, tail_head, tail_path
+from doorward.audit.tiles import ENTRY_BYTES, frame, join_entries, tail_head, tail_path
 from doorward.audit.tree import Tree
 from doorward.base.clock import Clock
 from doorward.base.errors import StoreError
@@ -129,11 +129,7 @@ class LedgerWriter:
         if not entries:
             return
         self._buffer = []
-        parts: list[bytes] = []
-        for entry in entries:
-            parts.append(len(entry).to_bytes(2, "big"))
-            parts.append(entry)
-        block = frame(b"".join(parts))
+        block = frame(join_entries(entries))
         try:
             done = os.write(self._tail, block)
             if done < len(block):

@@ -23,9 +23,12 @@ class Batch:
 
     def add(self, entries: list[bytes]) -> None:
         """Take entries in order."""
-        for entry in entries:
-            self._bundle.append(entry)
-            self.edge += 1
+        at = 0
+        while at < len(entries):
+            part = entries[at : at + TILE_WIDTH - len(self._bundle)]
+            self._bundle += part
+            self.edge += len(part)
+            at += len(part)
             if len(self._bundle) == TILE_WIDTH:
                 name = TileName(-1, self.edge // TILE_WIDTH - 1)
                 self._tiles.append((name, join_entries(self._bundle)))

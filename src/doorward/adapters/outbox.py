@@ -37,13 +37,14 @@ class Outbox:
     def write(self, transport: asyncio.Transport, data: bytes) -> None:
         """Queue ``data`` for ``transport``, after what is queued for it already."""
         pending = self._pending
-        queued = pending.get(transport)
-        if queued is None:
+        if transport not in pending:
             pending[transport] = data
-        elif isinstance(queued, list):
-            queued.append(data)
         else:
-            pending[transport] = [queued, data]
+            queued = pending[transport]
+            if isinstance(queued, list):
+                queued.append(data)
+            else:
+                pending[transport] = [queued, data]
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self.flush)

@@ -18,7 +18,7 @@ from doorward.adapters.stdio_child import ChildEvents, StdioChild, Tie
 from doorward.adapters.stdio_traffic import Attachment, Call, Traffic
 from doorward.base import limits
 from doorward.base.errors import DoorwardError, UpstreamError
-from doorward.gateway.http_link import wrong_era
+from doorward.gateway.http_reply import wrong_era
 from doorward.protocol import codes
 from doorward.protocol.envelope import notification, with_id
 from doorward.protocol.message import Era, Message

@@ -20,7 +20,7 @@ from doorward.adapters.stdio_traffic import Attachment
 from doorward.base import limits
 from doorward.base.errors import CallerError, OperatorError, UpstreamError
 from doorward.catalogue.server import ServerSpec
-from doorward.gateway.http_link import wrong_era
+from doorward.gateway.http_reply import wrong_era
 from doorward.protocol import codes
 from doorward.protocol.envelope import parse_message
 from doorward.protocol.json_door import encode_json

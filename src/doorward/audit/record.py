@@ -20,8 +20,10 @@ NAME_CHARS = 256
 REASON_CHARS = 1_024
 NOTES_COUNT = 16
 _CACHE_COUNT = 4_096  # distinct callers and items whose constant part is kept; then the cache starts anew
+_ONCE = frozenset({"initialize", "notifications/initialized"})  # a session says them once
 _MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 _encode = msgspec.json.Encoder().encode
+_blake3 = blake3.blake3
 
 
 def digest(key: bytes, content: bytes) -> str:
@@ -73,7 +75,6 @@ class Records:
     def __init__(self, log: str, key: bytes) -> None:
         self.log = log
         self._key = key
-        self._keyed = blake3.blake3(key=key)  # copied for each digest: cheaper than taking the key in anew
         self._log_part = _json(log)
         self._parts: dict[tuple[str, ...], str] = {}
         self._second = -1
@@ -81,16 +82,17 @@ class Records:
 
     def digest(self, content: bytes) -> str:
         """Keyed digest of a body."""
-        keyed = self._keyed.copy()
-        keyed.update(content)
-        return "b3k:" + keyed.hexdigest()
+        return "b3k:" + _blake3(content, key=self._key).hexdigest()
 
     def _time(self, at: float) -> str:
         second = int(at)
-        if second != self._second:
-            self._second = second
-            self._second_text = _time.strftime("%Y-%m-%dT%H:%M:%S", _time.gmtime(second))
-        return self._second_text + _MILLISECONDS[int((at - second) * 1000)]
+        moment = self._second_text if second == self._second else self._new_second(second)
+        return moment + _MILLISECONDS[int((at - second) * 1000)]
+
+    def _new_second(self, second: int) -> str:
+        self._second = second
+        self._second_text = _time.strftime("%Y-%m-%dT%H:%M:%S", _time.gmtime(second))
+        return self._second_text
 
     def _constant(self, key: tuple[str, ...]) -> str:
         era, cell, tenant, principal, client, server, method, item, session, address, pin, issuer = key
@@ -113,9 +115,10 @@ class Records:
             "pin": tidy(pin),
         }
         part = _json(members)[1:-1]
-        if len(self._parts) >= _CACHE_COUNT:
-            self._parts.clear()
-        self._parts[key] = part
+        if method not in _ONCE:
+            if len(self._parts) >= _CACHE_COUNT:
+                self._parts.clear()
+            self._parts[key] = part
         return part
 
     def decision(
@@ -166,9 +169,11 @@ class Records:
         ``key``: era, cell, tenant, principal, client, server, method, item, session, address, pin and issuer.
         """
         constant = self._parts.get(key) or self._constant(key)
+        second = int(at)
+        moment = self._second_text if second == self._second else self._new_second(second)
         return (
-            f'{{"record":"decision","event":"{event}","time":"{self._time(at)}",{constant},'
-            f'"request_digest":"{request_digest}","verdict":"allow"}}'
+            f'{{"record":"decision","event":"{event}","time":"{moment}{_MILLISECONDS[int((at - second) * 1000)]}",'
+            f'{constant},"request_digest":"{request_digest}","verdict":"allow"}}'
         ).encode()
 
     def ended(
@@ -176,10 +181,13 @@ class Records:
         response_digest: str, http_status: int, code: int,
     ) -> bytes:  # fmt: skip
         """The record of a call that ended without a refusal or note: what ``outcome`` writes, for most calls."""
+        second = int(at)
+        moment = self._second_text if second == self._second else self._new_second(second)
         return (
-            f'{{"record":"outcome","event":"{event}","time":"{self._time(at)}","log":{self._log_part},'
-            f'"outcome":"{outcome}","upstream_requests":{upstream_requests:d},"response_digest":"{response_digest}",'
-            f'"duration_us":{duration_us:d},"http_status":{http_status:d},"code":{code:d}}}'
+            f'{{"record":"outcome","event":"{event}","time":"{moment}{_MILLISECONDS[int((at - second) * 1000)]}",'
+            f'"log":{self._log_part},"outcome":"{outcome}","upstream_requests":{upstream_requests},'
+            f'"response_digest":"{response_digest}","duration_us":{duration_us},"http_status":{http_status},'
+            f'"code":{code}}}'
         ).encode()
 
     def _rest(

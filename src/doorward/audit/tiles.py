@@ -7,6 +7,7 @@ append-only: a first line of ours, then frames ``u32 length | u32 CRC-32 | entri
 from __future__ import annotations
 
 import re
+from struct import Struct
 from zlib import crc32
 
 import msgspec
@@ -15,6 +16,8 @@ from doorward.audit.tree import HASH_BYTES, TILE_WIDTH
 
 ENTRY_BYTES = 65_535  # a u16 length goes before each entry
 FRAME_HEAD_BYTES = 8
+_pack_length = Struct(">H").pack
+_pack_frame_head = Struct(">II").pack
 _TILE = re.compile(
     r"tile/(0|[1-9][0-9]?|entries)/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?", re.ASCII
 )
@@ -75,8 +78,7 @@ def join_entries(entries: list[bytes]) -> bytes:
     """Write an entry bundle: each entry after its big-endian u16 length."""
     parts: list[bytes] = []
     for entry in entries:
-        parts.append(len(entry).to_bytes(2, "big"))
-        parts.append(entry)
+        parts += (_pack_length(len(entry)), entry)
     return b"".join(parts)
 
 
@@ -111,7 +113,7 @@ def tail_head(origin: str, start: int) -> bytes:
 
 def frame(block: bytes) -> bytes:
     """Wrap one write of entries, so that a torn or changed one is seen."""
-    return len(block).to_bytes(4, "big") + crc32(block).to_bytes(4, "big") + block
+    return _pack_frame_head(len(block), crc32(block)) + block
 
 
 class Tail(msgspec.Struct):

@@ -154,7 +154,9 @@ class AskPolicy(Control):
 
     def reply(self, call: Call, reply: Message) -> Answer:
         """Let a server's "there is no such item" read like ours, so that what is hidden answers as what is not there."""
-        error = reply.value.get("error") if reply.is_error else None
+        error = reply.value.get("error")
+        if error is None:
+            return None
         if not isinstance(error, dict) or error.get("code") not in (
             codes.INVALID_PARAMS,
             _RESOURCE_NOT_FOUND,

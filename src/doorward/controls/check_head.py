@@ -128,6 +128,7 @@ def _is_zero(parameter: str) -> bool:
     return name.strip() == "q" and value.strip().rstrip("0") in ("", "0.", ".")
 
 
+@lru_cache(256)
 def is_json(content_type: str | None) -> bool:
     """True for application/json, in UTF-8 where a charset is named (RFC 8259 §8.1); nothing else, no suffix types."""
     if content_type is None:

@@ -30,13 +30,8 @@ class CheckShape(Control):
     def request(self, call: Call, seen: Facts) -> Verdict:
         message = call.message
         is_modern = call.era == "modern"
-        if message.kind == "response":
-            if is_modern:
-                # 2026-07-28 basic/transports: clients must not post responses.
-                return _refuse("response", "This protocol version takes no responses from clients.", 400)
-            return None
-        if message.kind == "notification":
-            return self._judge_notification(call, is_modern=is_modern)
+        if message.kind != "request":
+            return self._judge_other(call, is_modern=is_modern)
         if is_modern:
             try:
                 modern.check_version(modern.envelope_of(message).version)
@@ -55,7 +50,12 @@ class CheckShape(Control):
             return _refuse("params", reason, 200, code=codes.INVALID_PARAMS)
         return None
 
-    def _judge_notification(self, call: Call, *, is_modern: bool) -> Verdict:
+    def _judge_other(self, call: Call, *, is_modern: bool) -> Verdict:
+        if call.message.kind == "response":
+            if is_modern:
+                # 2026-07-28 basic/transports: clients must not post responses.
+                return _refuse("response", "This protocol version takes no responses from clients.", 400)
+            return None
         known = modern.CLIENT_NOTIFICATIONS if is_modern else legacy.CLIENT_NOTIFICATIONS
         if call.message.method not in known:
             # A request without id would run with nobody to answer; a server's notification is not a client's to send.
@@ -90,8 +90,8 @@ class CheckShape(Control):
 
 def fault_in_params(method: str, params: dict[str, Any]) -> str | None:
     """What is wrong with the params of a client's request, or None. The reason holds no text of the peer."""
-    meta = params.get("_meta", _MISSING)
-    if meta is not _MISSING:
+    if "_meta" in params:
+        meta = params["_meta"]
         if type(meta) is not dict:
             return "_meta is not an object."
         token = meta.get("progressToken", "")
@@ -121,8 +121,9 @@ def _string(params: dict[str, Any], key: str, cap: int, *, optional: bool = Fals
 
 
 def _call(params: dict[str, Any]) -> str | None:
-    if (fault := _string(params, "name", _NAME_CHARS)) is not None:
-        return fault
+    name = params.get("name")
+    if type(name) is not str or not 0 < len(name) <= _NAME_CHARS:
+        return _string(params, "name", _NAME_CHARS)
     # Some servers parse a string here as JSON, which nobody has looked into.
     if type(params.get("arguments", {})) is not dict:
         return "arguments is not an object."

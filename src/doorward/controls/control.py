@@ -91,6 +91,7 @@ class Head(RequestHead):
         "generation",
         "is_web",
         "notes",
+        "params_fields",
         "pending",
         "principal",
         "proof",
@@ -102,11 +103,23 @@ class Head(RequestHead):
     def __init__(
         self, *, verb: str, path: str, query: str, fields: dict[str, str], repeated: frozenset[str]
     ) -> None:
-        super().__init__(verb=verb, path=path, query=query, fields=fields, repeated=repeated)
+        # All of it here, without a call of the base: a head that nobody repeats is made for each request.
+        self.verb = verb
+        self.path = path
+        self.query = query
+        self.fields = fields
+        self.repeated = repeated
+        self.minor = 1
+        self.keep_alive = True
+        self.content_length = None
+        self.chunked = False
+        self.expects_continue = False
         self.server: str | None = (
             None  # protected server's name; "" is the federated endpoint; None is no MCP path
         )
         self.is_web = False  # a page of ours below /oauth or /connect
+        # Its Mcp-Param-* fields, which are passed on where no schema declares them (SF-44); None: not looked for yet.
+        self.params_fields: tuple[tuple[str, str], ...] | None = None
         self.resource = ""  # the OAuth resource of this endpoint, from configuration only
         self.principal: Principal | None = None  # set by check-token
         self.address = ""  # where the request comes from that is being judged now
@@ -122,6 +135,17 @@ class Head(RequestHead):
         self.refusal: Any = None
         self.notes: tuple[str, ...] = ()  # what controls in report mode would have refused
         self.expires_at = 0.0  # Unix seconds after which the verdict must be given anew; 0 is never
+
+    def with_length(self, digits: str) -> Head:
+        """The same head with another Content-Length, not judged yet; ``digits`` is a plain decimal number."""
+        fields = {**self.fields, "content-length": digits}
+        head = Head(verb=self.verb, path=self.path, query=self.query, fields=fields, repeated=self.repeated)
+        head.minor = self.minor
+        head.keep_alive = self.keep_alive
+        head.expects_continue = self.expects_continue
+        head.content_length = int(digits)
+        head.certificate = self.certificate
+        return head
 
 
 class Call:

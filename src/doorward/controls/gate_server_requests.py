@@ -32,6 +32,8 @@ _HELP = "An operator can allow it with allow_requests for this server; the clien
 
 def allowed_capabilities(declared: Mapping[str, Any], allow_requests: Collection[str]) -> dict[str, Any]:
     """What a server gets to hear of a client's capabilities: nothing that it could not use here anyway."""
+    if not declared:
+        return {}
     kept = {
         name: value
         for name, value in declared.items()
@@ -75,13 +77,15 @@ class GateServerRequests(Control):
         return _refuse(self._fault(notice.method, notice.params, server, capabilities))
 
     def reply(self, call: Call, reply: Message) -> Answer:
-        if reply.is_error:
-            return self._judge_error(call, reply.value.get("error"))
-        result = reply.value.get("result")
+        value = reply.value
+        if "error" in value:
+            return self._judge_error(call, value["error"])
+        result = value.get("result")
         if not isinstance(result, dict) or call.era == "legacy":
             return None  # to the older era these are no more than unknown members
-        if result.get("resultType") != "input_required":
-            is_task = call.message.method.startswith("tasks/") or result.get("resultType") == "task"
+        kind = result.get("resultType")
+        if kind != "input_required":
+            is_task = kind == "task" or call.message.method.startswith("tasks/")
             return self._judge_task(result, call.server, call.capabilities) if is_task else None
         if call.message.method not in _ASKING_METHODS:
             return _refuse("input_required in answer to a method that has none")

@@ -47,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True):
     address: Limit | None = None
 
 
-class Demand(msgspec.Struct, frozen=True):
+class Demand(msgspec.Struct, frozen=True, gc=False):
     """One limit that an attempt must meet. ``low`` and ``high`` are the key's 16 bytes as two numbers."""
 
     low: int
@@ -57,7 +57,7 @@ class Demand(msgspec.Struct, frozen=True):
     concurrent: int = 0
 
 
-class Ticket(msgspec.Struct, frozen=True):
+class Ticket(msgspec.Struct, frozen=True, gc=False):
     """An admission: when, and under which entries."""
 
     at: float
@@ -111,7 +111,7 @@ class LimitRate(Control):
         """Raises: OperatorError ``limit-size``."""
         self._limits = limits
         self._counters = counters
-        self._known: OrderedDict[tuple[str, str, str, bool], tuple[Demand, ...]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str, str, str], tuple[Demand, ...]] = OrderedDict()
         self._addresses: OrderedDict[str, tuple[Demand, ...]] = OrderedDict()
         self._tickets: dict[str, Ticket] = {}  # by event id, while the call is under way
         named = (*limits.principal.values(), *limits.server.values(), *limits.tool.values())
@@ -135,23 +135,22 @@ class LimitRate(Control):
 
     def request(self, call: Call, seen: Facts) -> Verdict:
         """See ``Control``. A call that is judged again after a rewrite is counted once."""
-        if call.event in self._tickets or call.message.kind == "response":
+        message = call.message
+        kind = message.kind
+        if call.event in self._tickets or kind == "response":
             return None
-        principal = call.principal
-        person = f"{principal.tenant}|{principal.issuer}|{principal.subject}"
-        tool = call.item if call.message.method == "tools/call" else ""
-        notice = call.message.kind != "request"
-        found = self._known.get(key := (person, call.server, tool, notice))
+        tool = call.item if message.method == "tools/call" else ""
+        found = self._known.get(key := (call.principal.key, call.server, tool, kind))
         if found is None:
-            found = self._demands(call, person, tool, notice=notice)
+            found = self._demands(call, tool, notice=kind != "request")
             _remember(self._known, key, found)
         admitted = self._counters.admit(found)
         if isinstance(admitted, Denied):
             return _refuse(admitted, ("principal", "server or tool")[min(admitted.index, 1)])
-        if notice:
-            self._counters.release(admitted)
-        else:
+        if kind == "request":
             self._tickets[call.event] = admitted
+        else:
+            self._counters.release(admitted)
         return None
 
     def settled(self, call: Call, outcome: str) -> None:
@@ -168,8 +167,9 @@ class LimitRate(Control):
         """Take over the calls under way of the control that this one replaces after a change of settings."""
         self._tickets = previous._tickets  # shared on purpose: calls settle with the control they began with
 
-    def _demands(self, call: Call, person: str, tool: str, *, notice: bool) -> tuple[Demand, ...]:
-        limits = self._limits
+    def _demands(self, call: Call, tool: str, *, notice: bool) -> tuple[Demand, ...]:
+        limits, principal = self._limits, call.principal
+        person = f"{principal.tenant}|{principal.issuer}|{principal.subject}"
         own = limits.principal.get(call.principal.subject) or limits.principal.get(call.principal.key)
         kind = "notice" if notice else "call"
         demands = [demand((kind, person), own or limits.default)]

@@ -1,6 +1,6 @@
 """One message from door to door: judged, recorded, sent, answered, recorded again.
 
-The same object is the sink of what the server says. No step waits and none makes a task; whatever fails refuses.
+The same object is the sink of what the server says. No step waits or makes a task; whatever fails refuses.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Exchange:
         self.session = session
         self.request_digest = desk.recorder.digest(body)
         self.started_ns = time.monotonic_ns()
-        self.stream: Stream | None = None  # legacy: a resumable stream; modern streams are plain
+        self.stream: Stream | None = None  # legacy: can be resumed; modern streams are plain
         self.link: Link | None = None
         self.route: Callable[[Exchange], None] | None = None  # finds the link and calls ``go``
         self.on_result: Callable[[dict[str, Any]], None] | None = None  # sees and edits a successful result
@@ -91,9 +91,9 @@ class Exchange:
 
     def start(self) -> None:
         """Judge the message and send it on."""
-        session, message = self.session, self.call.message
-        if session is not None and message.kind == "request" and message.id is not None:
-            session.flights[message.id] = self
+        message = self.call.message
+        if self.session is not None and message.kind == "request" and message.id is not None:
+            self.session.flights[message.id] = self
         self.responder.on_gone = self._client_gone
         try:
             self.desk.pipeline.judge_request(self.call, self._ruled)
@@ -122,26 +122,21 @@ class Exchange:
         if self.finished:
             return
         try:
-            self._go(link)
+            if isinstance(link, UpstreamError):
+                self._decide()
+                self.failed(link)
+                return
+            self.link = link
+            call = self.call
+            if call.message.method == "tools/call":
+                known = self.desk.known_tool(call)
+                if known is None:
+                    self.desk.list_tools(call, link, self._found)
+                    return
+                call.read_only = known.read_only
+            self._record()
         except Exception as error:  # noqa: BLE001 - others wait for the same link
             self._crashed(error)
-
-    def _go(self, link: Link | UpstreamError) -> None:
-        if isinstance(link, UpstreamError):
-            self._decide()
-            self.failed(link)
-            return
-        self.link = link
-        call = self.call
-        if call.message.method != "tools/call":
-            self._record()
-            return
-        known = self.desk.known_tool(call)
-        if known is None:
-            self.desk.list_tools(call, link, self._found)
-        else:
-            call.read_only = known.read_only
-            self._record()
 
     def _found(self, exists: bool) -> None:  # noqa: FBT001 - a callback of the fact book
         if self.finished:
@@ -165,11 +160,12 @@ class Exchange:
             self._record()
 
     def _record(self) -> None:
-        self._decide()
-        call = self.call
-        synced = self.desk.sync_all or (call.message.method == "tools/call" and not call.read_only)
-        if synced:
-            self.desk.recorder.when_synced(self._synced)
+        call, desk = self.call, self.desk
+        if not self._decided:
+            self._decided = True
+            desk.recorder.decision(call, self.request_digest, cell_of(self.link, call.era))
+        if desk.sync_all or (not call.read_only and call.message.method == "tools/call"):
+            desk.recorder.when_synced(self._synced)
         else:
             self._send()
 
@@ -192,11 +188,13 @@ class Exchange:
         message, session, link = self.call.message, self.session, self.link
         if link is None:
             return
-        meta = message.params.get("_meta") if message.params is not None else None
-        if isinstance(meta, dict) and isinstance(meta.get("progressToken"), (str, int)):
-            self.token = meta["progressToken"]
-        if session is not None and message.kind == "request" and self.token is not None:
-            session.tokens[self.token] = self.call.server
+        params = message.params
+        if params is not None and "_meta" in params:
+            meta = params["_meta"]
+            if isinstance(meta, dict) and isinstance(meta.get("progressToken"), (str, int)):
+                self.token = meta["progressToken"]
+                if session is not None and message.kind == "request":
+                    session.tokens[self.token] = self.call.server
         self.upstream_requests += 1
         cancel = link.post(message, self)
         if not self.finished:
@@ -292,14 +290,16 @@ class Exchange:
             self.responder.write(write_event(data))
 
     def _respond(self, message: Message, status: int) -> None:
-        call = self.call
-        message.value["id"] = call.message.id
-        result = message.value.get("result")
-        if call.message.method == "initialize" and isinstance(result, dict) and not speaks_known(result):
-            self.failed(unknown_version())
-            return
-        ruling = self._judge(message, result) if isinstance(result, dict) else None
-        if ruling is None and self.desk.pipeline.has_reply_hooks:
+        call, value = self.call, message.value
+        value["id"] = call.message.id
+        result = value.get("result")
+        ruling: Ruling | None = None
+        if isinstance(result, dict) and call.message.method != "tools/call":
+            if call.message.method == "initialize" and not speaks_known(result):
+                self.failed(unknown_version())
+                return
+            ruling = self._judge(result)
+        if ruling is None:
             ruling = self.desk.pipeline.judge_reply(call, message)
         if ruling is not None:
             self._answer_refusal(ruling, "error")
@@ -312,9 +312,9 @@ class Exchange:
                 return
         if self.rename is not None:
             self.rename(message)
-        body = encode_json(message.value)
-        if message.is_error:
-            error = message.value["error"]
+        body = encode_json(value)
+        if "error" in value:
+            error = value["error"]
             code = error.get("code", 0) if isinstance(error, dict) else 0
             if status == 200 and call.era == "modern":
                 status = answers.modern_status(code)
@@ -323,7 +323,7 @@ class Exchange:
             outcome = "error" if isinstance(result, dict) and result.get("isError") is True else "ok"
             self._complete(body, outcome, 200, 0)
 
-    def _judge(self, message: Message, result: dict[str, Any]) -> Ruling | None:
+    def _judge(self, result: dict[str, Any]) -> Ruling | None:
         call = self.call
         method = call.message.method
         key = LISTS.get(method)
@@ -388,10 +388,7 @@ class Exchange:
 
     def stop(self, tell: str) -> None:
         """End a live stream from our side: its token was revoked, or the gateway drains."""
-        if not self.finished:
-            if self._cancel is not None:
-                self._cancel()
-            self._finish_error(UpstreamError("stopped", tell), "cancelled")
+        self._stop(UpstreamError("stopped", tell))
 
     def failed(self, error: UpstreamError) -> None:
         """See ``gateway.ports.Sink``."""
@@ -413,12 +410,13 @@ class Exchange:
 
     def session_ended(self) -> None:
         """The client's session is over: the call with it."""
+        self._stop(UpstreamError("session-ended", "The session ended before the answer came."))
+
+    def _stop(self, why: UpstreamError) -> None:
         if not self.finished:
             if self._cancel is not None:
                 self._cancel()
-            self._finish_error(
-                UpstreamError("session-ended", "The session ended before the answer came."), "cancelled"
-            )
+            self._finish_error(why, "cancelled")
 
     # -- ends ---------------------------------------------------------------------------------------------------
 
@@ -427,11 +425,9 @@ class Exchange:
         call = self.call
         self._decided = True
         refuse = ruling.refuse
-        status = (
-            refuse.status
-            if refuse.status != 200 or call.era == "legacy"
-            else answers.modern_status(refuse.code)
-        )
+        status = refuse.status
+        if status == 200 and call.era == "modern":
+            status = answers.modern_status(refuse.code)
         self.desk.recorder.refusal(call, self.request_digest, ruling, status)
         self._answer_refusal(ruling, "refused")
 
@@ -476,19 +472,23 @@ class Exchange:
         self, outcome: str, status: int, code: int, body: bytes, ruling: Ruling | None = None
     ) -> None:
         self.finished = True
+        desk, call = self.desk, self.call
         if not self._streaming:
             self.responder.on_gone = None
-        session, message = self.session, self.call.message
-        if session is not None and message.id is not None and session.flights.get(message.id) is self:
-            del session.flights[message.id]
-            if self.token is not None:
-                session.tokens.pop(self.token, None)
-        self.desk.live.discard(self)
+        else:
+            desk.live.discard(self)
+        session = self.session
+        if session is not None:
+            message_id = call.message.id
+            if message_id is not None and session.flights.get(message_id) is self:
+                del session.flights[message_id]
+                if self.token is not None:
+                    session.tokens.pop(self.token, None)
         if outcome != "refused":
-            self.desk.recorder.outcome(self, outcome, status, code, body, ruling)
-        self.desk.pipeline.settle(self.call, outcome)
-        settled, self.on_settled = self.on_settled, None
-        if settled is not None:
+            desk.recorder.outcome(self, outcome, status, code, body, ruling)
+        desk.pipeline.settle(call, outcome)
+        if self.on_settled is not None:
+            settled, self.on_settled = self.on_settled, None
             settled()
         # What points back here is let go, so that memory is free at once and not when the cycle collector comes.
         self._cancel = self.link = self.route = self.on_result = self.on_writable = None

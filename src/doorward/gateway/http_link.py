@@ -11,17 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 from doorward import __version__
-from doorward.base import limits
-from doorward.base.errors import CallerError, UpstreamError
-from doorward.gateway.challenged import UpstreamRefusedError
+from doorward.base.errors import UpstreamError
 from doorward.gateway.desk import DeafSink
-from doorward.gateway.ports import Cancel, HttpHandle, HttpOrigin, Later, Link, Sink, never
+from doorward.gateway.http_reply import HttpExchange, is_modern_error, wrong_era
+from doorward.gateway.ports import Cancel, HttpOrigin, Later, Link, Sink, never
 from doorward.gateway.sse_link import Fallback, SseLink
 from doorward.protocol import codes
-from doorward.protocol.envelope import notification, parse_message
+from doorward.protocol.envelope import notification
 from doorward.protocol.headers import (
     declared_params,
-    media_type,
     mirrored_lines,
     mirrored_name,
     modern_fields,
@@ -30,14 +28,12 @@ from doorward.protocol.headers import (
 from doorward.protocol.http_head import ResponseHead
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Era, Message, MessageId
-from doorward.protocol.sse import SseReader
 
 _log = logging.getLogger("doorward.upstream")
 _SESSION_ID_CHARACTERS = 512
 _PROBE_SECONDS = 10.0  # a server that does not say within this which era it speaks is out of order
-_MODERN_ERRORS = frozenset({codes.HEADER_MISMATCH, codes.MISSING_CAPABILITY, codes.UNSUPPORTED_VERSION})
 _MODERN = codes.MODERN_VERSIONS[-1]
-_AGAIN_SECONDS, _KEPT_NAME_CHARS = 1.0, 128  # longer names, and arguments, are not kept
+_KEPT_NAME_CHARS = 128  # longer ones, and arguments, are not kept
 _AGENT = f"User-Agent: doorward/{__version__}\r\n".encode()
 
 
@@ -45,181 +41,10 @@ def _nothing() -> None:
     """Cancel what is over."""
 
 
-class HttpExchange:
-    """One POST or GET on an upstream, as an HTTP sink that feeds a message sink."""
-
-    __slots__ = (
-        "_body",
-        "_challenge",
-        "_finished",
-        "_link",
-        "_message",
-        "_reader",
-        "_sink",
-        "_status",
-        "handle",
-    )
-
-    def __init__(self, link: HttpLink, message: Message | None, sink: Sink) -> None:
-        self._link = link
-        self._message = message
-        self._sink = sink
-        self._reader: SseReader | None = None
-        self._body: list[bytes] = []
-        self._status = 0
-        self._challenge = ""
-        self._finished = False
-        self.handle: HttpHandle | None = None
-
-    def cancel(self) -> None:
-        """Drop the exchange; the sink hears nothing more."""
-        if not self._finished:
-            self._finished = True
-            if self.handle is not None:
-                self.handle.cancel()
-
-    def withdraw(self) -> None:
-        """Drop the exchange, and tell the server that it may stop."""
-        if not self._finished:
-            self.cancel()
-            if self._message is not None:
-                self._link.withdrawn(self._message.id)
-                if not self._status:  # on its way, perhaps: the word may overtake it on another connection
-                    self._link.withdrawn(self._message.id, _AGAIN_SECONDS)
-
-    def on_head(self, head: ResponseHead) -> None:
-        self._status = head.status
-        kind = media_type(head.fields.get("content-type", ""))
-        if head.status == 200:
-            self._link.saw(self._message, head)
-            if kind == "text/event-stream":
-                self._reader = SseReader(limits.EVENT_BYTES)
-                self._sink.streaming()
-            elif kind != "application/json":
-                self._fail(
-                    "upstream-media-type", "The protected server answered with an unknown media type.", kind
-                )
-        elif head.status in (401, 403) and "www-authenticate" not in head.repeated:
-            self._challenge = head.fields.get("www-authenticate", "")
-
-    def on_data(self, part: bytes) -> None:
-        if self._finished:
-            return
-        if self._reader is None:
-            self._body.append(part)
-            return
-        try:
-            events = self._reader.feed(part)
-        except UpstreamError as error:
-            self._fail(error.code, error.tell, error.detail)
-            return
-        for event in events:
-            if self._is_over():
-                return
-            if not event.data:
-                self._sink.streaming(event.retry, event.id or "")
-            elif event.event in ("", "message"):
-                self._hand_on(event.data.encode(), event.id or "")
-        self._respect_pace()
-
-    def _respect_pace(self) -> None:
-        if self._sink.is_paused and self.handle is not None and not self._finished:
-            self.handle.pause()
-            self._sink.on_writable = self.handle.resume
-
-    def on_end(self) -> None:
-        if self._finished:
-            return
-        status = self._status
-        if self._reader is not None:
-            return self._done()
-        if status == 200 and self._message is not None and self._message.kind == "request":
-            self._hand_on(b"".join(self._body), "")
-            return None if self._is_over() else self._done()
-        if status in (200, 202, 204):
-            return self._done()
-        return self._refused(status)
-
-    def on_fail(self, error: UpstreamError) -> None:
-        if not self._finished:
-            self._finished = True
-            if error.code == "upstream-timeout" and self._message is not None:
-                self._link.withdrawn(self._message.id)  # CF-12
-            self._sink.failed(error)
-
-    def _is_over(self) -> bool:
-        return self._finished
-
-    def _done(self) -> None:
-        self._finished = True
-        self._sink.done()
-
-    def _fail(self, code: str, tell: str, detail: str = "") -> None:
-        if not self._finished:
-            self.cancel()
-            self._sink.failed(UpstreamError(code, tell, detail))
-
-    def _hand_on(self, body: bytes, event_id: str, status: int = 200) -> None:
-        try:
-            message = parse_message(body)
-        except CallerError as error:
-            return self._fail(
-                "upstream-malformed", "The protected server sent a malformed message.", error.code
-            )
-        if message.kind == "response" and not self._answers(message):
-            return self._fail("upstream-wrong-id", "The protected server answered a question nobody asked.")
-        return self._tell(message, event_id, status)
-
-    def _tell(self, message: Message, event_id: str, status: int) -> None:
-        if message.kind == "request" and self.handle is not None:
-            # SECURITY: a caller who leaves questions open must not keep others from this server
-            # (tests/attacks/test_parked.py, tests/wire/test_http_pool.py).
-            self.handle.linger()
-        try:
-            self._sink.message(message, event_id, status)
-        except Exception as error:  # noqa: BLE001 - whatever a server found out about us costs this exchange only
-            _log.error("a server's message could not be handled", exc_info=error)
-            self._fail("upstream-unusable", "The protected server sent a message that cannot be passed on.")
-
-    def _answers(self, message: Message) -> bool:
-        asked = self._message
-        if asked is None:
-            return True  # a GET stream may carry replayed responses; the session checks them
-        if message.id is None and message.is_error:
-            message.id = message.value["id"] = asked.id  # errors raised before the id was read
-            return True
-        return type(message.id) is type(asked.id) and message.id == asked.id
-
-    def _refused(self, status: int) -> None:
-        """An HTTP error: a JSON-RPC error in its body is the server's own answer; the rest is an upstream failure."""
-        asked = self._message
-        if status == 404 and self._link.session_id:
-            self._link.lost()
-            return self._fail("upstream-session-gone", "The protected server ended the session.")
-        if status in (400, 404) and asked is not None and asked.kind == "request" and self._body:
-            try:
-                message = parse_message(b"".join(self._body))
-            except CallerError:
-                message = None
-            if message is not None and asked.method == "initialize" and _is_modern_error(message):
-                error = wrong_era("modern", codes.MODERN_VERSIONS)
-                return self._fail(error.code, error.tell, error.detail)
-            if not _is_own_error(message):
-                self._link.doubt()
-            if message is not None and message.is_error and message.id in (None, asked.id):
-                message.id = message.value["id"] = asked.id
-                self._tell(message, "", status)
-                return None if self._is_over() else self._done()
-        elif status in (400, 404, 405, 406):
-            self._link.doubt()
-        if status in (401, 403):
-            self.cancel()
-            return self._sink.failed(UpstreamRefusedError(status, self._challenge))
-        return self._fail("upstream-status", f"The protected server answered with HTTP status {status}.")
-
-
 class HttpLink:
     """One client session (legacy) or all clients of one kind (modern) towards one upstream."""
+
+    __slots__ = ("_era", "_initialized", "_lines", "_sse", "_upstream", "closed", "session_id", "version")
 
     def __init__(self, upstream: HttpUpstream, era: Era, version: str) -> None:
         self._upstream = upstream
@@ -227,8 +52,7 @@ class HttpLink:
         self.version = version
         self.session_id = ""
         self._initialized = False
-        self._prefix = b""
-        self._prefix_of = b""  # the upstream's part of it, which changes with its credential
+        self._lines = b""
         self._sse: SseLink | None = None  # the server speaks the oldest transport only
         self.closed = False
 
@@ -239,7 +63,7 @@ class HttpLink:
         offered = head.fields.get("mcp-session-id", "")
         if 0 < len(offered) <= _SESSION_ID_CHARACTERS and all("!" <= letter <= "~" for letter in offered):
             self.session_id = offered
-            self._prefix = b""
+            self._renew_lines()
             if self.closed:  # nobody waits for this session any more
                 self._end_session()
 
@@ -247,7 +71,13 @@ class HttpLink:
         """The upstream answered initialize with this version: later requests carry it."""
         self.version = version
         self._initialized = True
-        self._prefix = b""
+        self._renew_lines()
+
+    def _renew_lines(self) -> None:
+        """What this session's messages carry apart from what all messages to the server do (2025 era)."""
+        version = f"MCP-Protocol-Version: {self.version}\r\n" if self._initialized else ""
+        session = f"Mcp-Session-Id: {self.session_id}\r\n" if self.session_id else ""
+        self._lines = (version + session).encode()
 
     def lost(self) -> None:
         """The upstream does not know its session any more."""
@@ -258,17 +88,6 @@ class HttpLink:
         if self._era == "modern":
             self._upstream.forget_era()
 
-    def _legacy_prefix(self) -> bytes:
-        lines = self._upstream.post_prefix
-        if not self._prefix or self._prefix_of is not lines:
-            self._prefix_of = lines
-            if self._initialized:
-                lines += f"MCP-Protocol-Version: {self.version}\r\n".encode()
-            if self.session_id:
-                lines += f"Mcp-Session-Id: {self.session_id}\r\n".encode()
-            self._prefix = lines
-        return self._prefix
-
     def post(self, message: Message, sink: Sink) -> Cancel:
         """See ``gateway.ports.Link``."""
         if self._sse is not None:
@@ -278,14 +97,12 @@ class HttpLink:
                 return self._fall_back(message, sink)
             sink = Fallback(sink, lambda own: self._fall_back(message, own))
         body = encode_json(message.value)
-        if self._era == "legacy":
-            prefix = self._legacy_prefix()
-        else:
-            prefix = self._upstream.post_prefix + self._mirrored(message)
+        lines = self._lines if self._era == "legacy" else self._modern_lines(message)
+        upstream = self._upstream
         exchange = HttpExchange(self, message, sink)
-        head = b"%bContent-Length: %d\r\n\r\n" % (prefix, len(body))
+        head = b"%b%bContent-Length: %d\r\n\r\n" % (upstream.post_prefix, lines, len(body))
         hold = message.method == "subscriptions/listen"
-        exchange.handle = self._upstream.origin.send(head, body, exchange, hold=hold)
+        exchange.handle = upstream.origin.send(head, body, exchange, hold=hold)
         if message.method == "initialize":
             # A handshake goes on to its end: its answer names a session that has to be ended.
             return _nothing
@@ -301,7 +118,7 @@ class HttpLink:
             params = {"requestId": message_id, "reason": "Nobody waits for it any more."}
             self.post(notification("notifications/cancelled", params), DeafSink())
 
-    def _mirrored(self, message: Message) -> bytes:
+    def _modern_lines(self, message: Message) -> bytes:
         """The header lines that repeat what stands in the body."""
         schema = self._upstream.schema_of(message)
         if not message.params_fields and (schema is None or not declared_params(schema)):
@@ -309,8 +126,9 @@ class HttpLink:
             if name is None or len(name) <= _KEPT_NAME_CHARS:
                 return mirrored_lines(self.version, message.method, name)
         fields = modern_fields(message, self.version, schema)
-        own = {name.lower() for name, _ in fields}
-        fields += [(name, value) for name, value in message.params_fields if name not in own]
+        if message.params_fields:
+            own = {name.lower() for name, _ in fields}
+            fields += [(name, value) for name, value in message.params_fields if name not in own]
         return written(fields)
 
     def _fall_back(self, message: Message, sink: Sink) -> Cancel:
@@ -347,18 +165,6 @@ class HttpLink:
         self._upstream.origin.send(lines, b"", HttpExchange(self, None, DeafSink()))
 
 
-def _is_modern_error(message: Message) -> bool:
-    """True for an error that only servers of the 2026 era give (CF-08)."""
-    error = message.value.get("error")
-    return isinstance(error, dict) and error.get("code") in _MODERN_ERRORS
-
-
-def _is_own_error(message: Message | None) -> bool:
-    """True for an error that a server gives to a message that it has understood."""
-    error = message.value.get("error") if message is not None else None
-    return isinstance(error, dict) and error.get("code") != codes.INVALID_REQUEST
-
-
 class _Probe(DeafSink):
     """Judge from one ``server/discover`` which era a server speaks (2026-07-28 basic/versioning; CF-08).
 
@@ -370,7 +176,7 @@ class _Probe(DeafSink):
         self._upstream = upstream
 
     def message(self, message: Message, event_id: str = "", status: int = 200) -> None:
-        is_modern = not message.is_error or _is_modern_error(message)
+        is_modern = not message.is_error or is_modern_error(message)
         self._upstream.decide("modern" if is_modern else "legacy")
 
     def overdue(self, cancel: Cancel) -> None:
@@ -488,13 +294,3 @@ class HttpUpstream:
     def forget_era(self) -> None:
         """Probe again at the next request: what was cached did not hold (CF-08)."""
         self._modern = None
-
-
-def wrong_era(speaks: Era, versions: tuple[str, ...]) -> UpstreamError:
-    """The error for a server of the other era: nothing translates between the eras."""
-    names = ", ".join(versions)
-    return UpstreamError(
-        "upstream-era",
-        f"The protected server speaks only the {'handshake' if speaks == 'legacy' else 'stateless'} revisions of MCP ({names}).",
-        ",".join(versions),
-    )

@@ -40,6 +40,8 @@ _BROKEN = frozenset({"upstream-broke", "upstream-unreachable", "upstream-timeout
 class CommonSink:
     """What one server says on its own, towards a session's common stream, as long as a client listens."""
 
+    __slots__ = ("_delay_seconds", "_desk", "_last_event", "_link", "_renames", "_server", "_session")
+
     def __init__(self, desk: Desk, session: Session, server: str, link: Link) -> None:
         self._desk = desk
         self._session = session
@@ -47,8 +49,16 @@ class CommonSink:
         self._link = link
         self._last_event = ""
         self._delay_seconds = _AGAIN_FIRST_SECONDS
-        federated = renamer(server) if session.endpoint == FEDERATED else None
-        self._rename = both(federated, desk.tasks.sealer(session.principal, server, "", session))
+        self._renames: Callable[[Message], None] | None = (
+            None  # made when it is needed: most streams stay silent
+        )
+
+    def _rename(self, message: Message) -> None:
+        if self._renames is None:
+            session, server = self._session, self._server
+            federated = renamer(server) if session.endpoint == FEDERATED else None
+            self._renames = both(federated, self._desk.tasks.sealer(session.principal, server, "", session))
+        self._renames(message)
 
     @property
     def is_paused(self) -> bool:
@@ -63,7 +73,7 @@ class CommonSink:
     @on_writable.setter
     def on_writable(self, wake: Any) -> None:
         if wake is not None:
-            self._session.common.wakes.append(wake)
+            self._session.common.wake_later(wake)
 
     def streaming(self, retry_ms: int | None = None, event_id: str = "") -> None:
         """Our own stream is open already."""
@@ -111,9 +121,12 @@ class CommonSink:
 def _route(exchange: Exchange) -> None:
     """Send a judged request of a session where it belongs."""
     call, desk, session = exchange.call, exchange.desk, exchange.session
+    method = call.message.method
     if session is None:
         exchange.go(UpstreamError("upstream-absent", _ABSENT))
-    elif call.message.method == "ping":
+    elif method == "tools/call" and call.server != FEDERATED:
+        exchange.go(session.links.get(call.server) or UpstreamError("upstream-absent", _ABSENT))
+    elif method == "ping":
         pong = Message("response", "", call.message.id, None, {"jsonrpc": "2.0", "id": None, "result": {}})
         exchange.answer_locally(pong)
     elif names_task(call.message) and call.message is call.sent:
@@ -122,7 +135,6 @@ def _route(exchange: Exchange) -> None:
         exchange.refuse_unknown("no such server in the name")
     elif call.server == FEDERATED:
         # Asked anew for each server: policy may have changed since the session began.
-        method = call.message.method
         links = {
             name: link
             for name, link in session.links.items()
@@ -156,27 +168,29 @@ class LegacyFace:
         if session is None:
             return self.refuse(desk, head, responder, event)
         session.caller = principal
-        if message.kind == "response":
+        kind = message.kind
+        if kind == "response":
             return self._answer(session, message, responder)
         call = self._call(desk, head, principal, session, message, event)
         call.address = responder.address
-        if message.kind == "notification":
+        if kind == "notification":
             return self._notify(desk, call, session, responder, body)
         if message.id in session.flights:
             raise CallerError("id-in-use", "This request id is in use in this session already.")
         exchange = Exchange(desk, call, responder, body, session)
-        if call.server != FEDERATED:
-            exchange.rename = self._rename_of(desk, session, call.server, message.method)
+        server, method = call.server, message.method
+        if server != FEDERATED:
+            kept = session.call_renames.get(server) if method == "tools/call" else None
+            if kept is not None and kept[0] is desk:
+                exchange.rename = kept[1]
+            else:
+                exchange.rename = self._rename_of(desk, session, server, method)
         exchange.route = _route
         return exchange.start()
 
     @staticmethod
     def _rename_of(desk: Desk, session: Session, server: str, method: str) -> Callable[[Message], None]:
         """What gives a server's replies the names that this client knows; kept for calls, which are most."""
-        if method == "tools/call":
-            kept = session.call_renames.get(server)
-            if kept is not None and kept[0] is desk:
-                return kept[1]
         federated = renamer(server) if session.endpoint == FEDERATED else None
         sealer = desk.tasks.sealer(session.principal, server, method, session)
         rename = sealer if federated is None else both(federated, sealer)
@@ -226,12 +240,12 @@ class LegacyFace:
     def _call(
         desk: Desk, head: Head, principal: Principal, session: Session, message: Message, event: str
     ) -> Call:
-        server, sent = session.endpoint, message
-        if server == FEDERATED and message.kind == "request" and is_addressed(message.method):
+        server, sent, method = session.endpoint, message, message.method
+        if server == FEDERATED and message.kind == "request" and is_addressed(method):
             found = address(message)
             if found is not None and found[0] in desk.servers:
                 server, message = found
-        elif names_task(message):
+        elif method != "tools/call" and names_task(message):
             mine = desk.tasks.address(session.principal, (server,) if server else session.links, message)
             if mine is not None:
                 server, message = mine

@@ -26,15 +26,20 @@ _CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 
 def _params_fields(head: Head) -> tuple[tuple[str, str], ...]:
     """The Mcp-Param-* fields of a request: what no schema declares has to be passed on (SF-44)."""
-    return tuple((name, value) for name, value in head.fields.items() if name.startswith("mcp-param-"))
+    found = head.params_fields
+    if found is None:
+        found = tuple([pair for pair in head.fields.items() if pair[0].startswith("mcp-param-")])
+        head.params_fields = found
+    return found
 
 
 def _cut(message: Message, capabilities: dict[str, Any]) -> Message:
     """The message with the client capabilities that a server may hear of."""
-    params = dict(message.params or {})
-    meta = dict(params.get("_meta") or {})
+    meta = (message.params or {}).get("_meta") or {}
     if meta.get(_CAPABILITIES) == capabilities:
         return message
+    params = dict(message.params or {})
+    meta = dict(meta)
     meta[_CAPABILITIES] = capabilities
     params["_meta"] = meta
     value = dict(message.value)
@@ -80,11 +85,12 @@ class ModernFace:
             return responder.answer(answers.ACCEPTED)  # none is defined for HTTP; it goes nowhere
         principal = caller_of(head)
         server, own = head.server or FEDERATED, message
-        if server == FEDERATED and is_addressed(message.method):
+        method = message.method
+        if server == FEDERATED and is_addressed(method):
             found = address(message)
             if found is not None and found[0] in desk.servers:
                 server, own = found
-        elif names_task(message):
+        elif method != "tools/call" and names_task(message):
             mine = desk.tasks.address(principal.key, (server,) if server else desk.servers, message)
             if mine is not None:
                 server, own = mine
@@ -101,22 +107,21 @@ class ModernFace:
             call.capabilities = declared if isinstance(declared, dict) else {}
             call.version = str(meta.get(_VERSION, ""))
         call.item = item_of(own)
-        known = desk.facts.of(server, call.item) if message.method == "tools/call" else None
+        known = desk.facts.of(server, call.item) if method == "tools/call" else None
         call.schema = known.schema if known is not None else None
         exchange = Exchange(desk, call, responder, body, None)
         if server != FEDERATED:
-            federated = renamer(server) if head.server == FEDERATED else None
-            rename = desk.tasks.sealer(principal.key, server, message.method, heard)
-            if federated is not None:
-                rename = both(federated, rename)
-            exchange.rename = desk.states.sealer(call, rename) if message.method in ASKING else rename
+            rename = desk.tasks.sealer(principal.key, server, method, heard)
+            if head.server == FEDERATED:
+                rename = both(renamer(server), rename)
+            exchange.rename = desk.states.sealer(call, rename) if method in ASKING else rename
         exchange.route = self._route if heard is None else partial(self._route, heard=heard)
         return exchange.start()
 
     def _route(self, exchange: Exchange, heard: OwnTasks | None = None) -> None:
         """Send a judged request where it belongs; ``heard`` is what a subscription may tell of tasks."""
         call, desk = exchange.call, exchange.desk
-        if names_task(call.message) and call.message is call.sent:
+        if call.message is call.sent and names_task(call.message):
             exchange.refuse(NOT_THEIRS)
         elif call.server != FEDERATED:
             if "requestState" in (call.message.params or ()) and not _comes_back(exchange):

@@ -24,11 +24,12 @@ def item_of(message: Message) -> str:
     params = message.params
     if params is None:
         return ""
-    if message.method in _BY_NAME:
+    method = message.method
+    if method in _BY_NAME:
         name = params.get("name")
-    elif message.method in _BY_URI:
+    elif method in _BY_URI:
         name = params.get("uri")
-    elif message.method == "completion/complete":
+    elif method == "completion/complete":
         ref = params.get("ref")
         name = (ref.get("name") or ref.get("uri")) if isinstance(ref, dict) else ""
     else:
@@ -133,6 +134,8 @@ def renamer(server: str) -> Callable[[Message], None]:
 def both(*renames: Callable[[Message], None] | None) -> Callable[[Message], None]:
     """One function that applies those that there are, in order."""
     given = [one for one in renames if one is not None]
+    if len(given) == 1:
+        return given[0]
 
     def rename(message: Message) -> None:
         for one in given:

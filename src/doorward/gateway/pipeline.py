@@ -64,13 +64,14 @@ class Pipeline:
         self._spawn = spawn
         active = [one for one in placed if one.mode != "off"]
         self._head = self._slice(active, "head")
+        self._head_hooks: dict[tuple[frozenset[str], bool], list[tuple[str, Any, bool]]] = {}
         self._request = self._slice(active, "request")
+        self._request_hooks = tuple(hook for _, hook, _ in self._request)
         self._listing = self._slice(active, "listing")
         self._reply = self._slice(active, "reply")
         self._notice = self._slice(active, "notice")
         self._claim = self._slice(active, "claim")
         self._settled = [one.control.settled for one in active if _is_overridden(one.control, "settled")]
-        self.has_reply_hooks = bool(self._reply)
 
     @staticmethod
     def _slice(active: Sequence[Placed], hook: str) -> list[tuple[str, Any, bool]]:
@@ -82,9 +83,11 @@ class Pipeline:
 
     def judge_head(self, head: Head, slugs: frozenset[str], *, inside: bool) -> Ruling | None:
         """Run the head hooks of the controls named in ``slugs`` (``inside``) or of all others."""
-        for slug, hook, report in self._head:
-            if (slug in slugs) is not inside:
-                continue
+        chosen = self._head_hooks.get((slugs, inside))
+        if chosen is None:
+            chosen = [one for one in self._head if (one[0] in slugs) is inside]
+            self._head_hooks[(slugs, inside)] = chosen
+        for slug, hook, report in chosen:
             try:
                 verdict = hook(head)
             except Exception as error:  # noqa: BLE001 - a crash refuses
@@ -103,24 +106,47 @@ class Pipeline:
 
     def judge_request(self, call: Call, then: Callable[[Ruling | None], None]) -> None:
         """Run the request hooks; ``then`` gets the refusal or None, at once unless a control waits."""
-        self._advance(call, {}, 0, 0, then)
+        seen: Facts = {}
+        index = 0
+        try:
+            for hook in self._request_hooks:
+                verdict = hook(call, seen)
+                if verdict is not None:
+                    break
+                index += 1
+            else:
+                verdict = None
+        except Exception as error:  # noqa: BLE001 - a crash refuses
+            return then(_crashed(self._request[index][0], error))
+        if verdict is None:
+            return then(None)
+        return self._advance(call, seen, index, 0, then, verdict)
 
     def _advance(
-        self, call: Call, seen: Facts, index: int, rewrites: int, then: Callable[[Ruling | None], None]
+        self,
+        call: Call,
+        seen: Facts,
+        index: int,
+        rewrites: int,
+        then: Callable[[Ruling | None], None],
+        verdict: Any = None,
     ) -> None:
+        """Go on at ``index``, with the verdict of that hook where it was given already."""
         hooks = self._request
         while index < len(hooks):
             slug, hook, report = hooks[index]
-            try:
-                verdict = hook(call, seen)
-            except Exception as error:  # noqa: BLE001 - a crash refuses
-                return then(_crashed(slug, error))
+            if verdict is None:
+                try:
+                    verdict = hook(call, seen)
+                except Exception as error:  # noqa: BLE001 - a crash refuses
+                    return then(_crashed(slug, error))
             if verdict is not None:
                 if isawaitable(verdict):
                     return self._spawn(self._wait(verdict, call, seen, index, rewrites, then))
                 ruling, index, rewrites = self._weigh(verdict, slug, call, index, rewrites, report=report)
                 if ruling is not None:
                     return then(ruling)
+                verdict = None
                 continue
             index += 1
         return then(None)
@@ -189,9 +215,14 @@ class Pipeline:
     def judge_reply(self, call: Call, reply: Message) -> Ruling | None:
         """Let controls judge the final response."""
         for slug, hook, report in self._reply:
-            ruling = self._plain(slug, hook, report, call, call, reply)
-            if ruling is not None:
-                return ruling
+            try:
+                verdict = hook(call, reply)
+            except Exception as error:  # noqa: BLE001 - a crash refuses
+                return _crashed(slug, error)
+            if verdict is not None:
+                ruling = self._weigh_plain(slug, verdict, report, call)
+                if ruling is not None:
+                    return ruling
         return None
 
     def judge_notice(self, notice: Message, server: str, capabilities: dict[str, Any]) -> Ruling | None:
@@ -210,12 +241,15 @@ class Pipeline:
                 return ruling
         return None
 
-    @staticmethod
-    def _plain(slug: str, hook: Any, report: bool, call: Call | None, *arguments: Any) -> Ruling | None:  # noqa: FBT001
+    def _plain(self, slug: str, hook: Any, report: bool, call: Call | None, *arguments: Any) -> Ruling | None:  # noqa: FBT001
         try:
             verdict = hook(*arguments)
         except Exception as error:  # noqa: BLE001 - a crash refuses
             return _crashed(slug, error)
+        return self._weigh_plain(slug, verdict, report, call)
+
+    @staticmethod
+    def _weigh_plain(slug: str, verdict: Any, report: bool, call: Call | None) -> Ruling | None:  # noqa: FBT001
         match verdict:
             case None:
                 return None

@@ -70,7 +70,11 @@ class Front(Protocol):
 
 
 class HttpSink(Protocol):
-    """Where an upstream's HTTP response goes. ``on_end`` or ``on_fail`` comes last, exactly once."""
+    """Where an upstream's HTTP response goes. ``on_end`` or ``on_fail`` comes last, exactly once.
+
+    A sink may also have ``on_whole(head, body)``: it takes the place of all other calls where the whole response came in
+    one read, as most do. By then the connection serves others already.
+    """
 
     def on_head(self, head: ResponseHead) -> None: ...
 

@@ -64,9 +64,8 @@ class Recorder:
         """A call may go on; ``cell`` says the eras of client and server."""
         who = call.principal
         if not call.notes:
-            method = call.message.method or "response"
-            key = (call.era, cell, who.tenant, who.subject, who.client, call.server, method, call.item,
-                   call.session, call.address, "", self._issuer(who))  # fmt: skip
+            key = (call.era, cell, who.tenant, who.subject, who.client, call.server,
+                   call.message.method or "response", call.item, call.session, call.address, "", self._issuer(who))  # fmt: skip
             self._journal.append(self._records.allowed(key, call.event, self._clock.now(), request_digest))
             return
         self._journal.append(
@@ -132,14 +131,17 @@ class Recorder:
         """How a call ended. ``ruling`` is the refusal of its reply, where a control refused that."""
         call = exchange.call
         duration_us = (time.monotonic_ns() - exchange.started_ns) // 1000
-        self._count(call.server, call.message.method, "allow" if ruling is None else "refuse", status)
+        key = (call.server, call.message.method, "allow" if ruling is None else "refuse", status)
+        if key in self._requests:
+            self._requests[key] += 1
+        else:
+            self._count(*key)
         self._observe(duration_us)
         if ruling is None and not call.notes:
-            response_digest = self.digest(body) if body else ""
             self._journal.append(
                 self._records.ended(
                     call.event, self._clock.now(), outcome, exchange.upstream_requests, duration_us,
-                    response_digest, status, code,
+                    self.digest(body) if body else "", status, code,
                 )
             )  # fmt: skip
             return

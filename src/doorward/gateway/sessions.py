@@ -74,8 +74,17 @@ class Asked(msgspec.Struct, frozen=True):
     flight: MessageId | None = None  # the client's request on whose stream it came, where it came on one
 
 
+_NO_TASKS: frozenset[tuple[str, str]] = frozenset()
+
+
 class Session:
     """What the gateway remembers of one legacy client between its requests."""
+
+    __slots__ = (
+        "_counter", "_kept_bytes", "_newest", "asked", "call_renames", "caller", "capabilities", "common", "declared",
+        "endpoint", "flights", "id", "is_over", "links", "listening", "made_at", "opened_by", "own_tasks", "principal", "streams",
+        "tokens", "touched_at", "version",
+    )  # fmt: skip
 
     def __init__(self, session_id: str, principal: str, endpoint: str, version: str, now: float) -> None:
         self.id = session_id
@@ -89,7 +98,8 @@ class Session:
         self.tokens: dict[
             MessageId, str
         ] = {}  # live progress tokens, and whose call each is ("": all servers')
-        self.own_tasks: set[tuple[str, str]] = set()  # (server, its id) of the tasks made in this session
+        # (server, its id) of the tasks made in this session
+        self.own_tasks: set[tuple[str, str]] | frozenset[tuple[str, str]] = _NO_TASKS
         # server -> (desk, what renames its replies to calls): of the servers in use only
         self.call_renames: dict[str, tuple[Any, Callable[[Message], None]]] = {}
         self.asked: dict[str, Asked] = {}
@@ -110,25 +120,30 @@ class Session:
         self._counter += 1
         stream = Stream(f"p{self._counter}")
         self.streams[stream.key] = stream
-        self._kept_bytes += self._weigh_newest(stream)
+        before, self._newest = self._newest, stream
+        if before is not None:
+            self._kept_bytes += before.size_bytes
         if len(self.streams) > _STREAMS_COUNT or self._kept_bytes > _STREAMS_BYTES:
             self._make_room()
         return stream
 
-    def _weigh_newest(self, fresh: Stream) -> int:
-        """Bytes of the stream that was the newest before ``fresh``."""
-        before, self._newest = self._newest, fresh
-        return before.size_bytes if before is not None else 0
-
     def _make_room(self) -> None:
         """Forget the oldest finished streams beyond the caps."""
-        size = sum(one.size_bytes for one in self.streams.values())
-        for old in [one for one in self.streams.values() if one.finished]:
-            if len(self.streams) <= _STREAMS_COUNT and size <= _STREAMS_BYTES:
+        streams = self.streams
+        if self._kept_bytes > _STREAMS_BYTES:  # what was forgotten meanwhile may be in this number still
+            self._kept_bytes = sum(one.size_bytes for one in streams.values())
+        for old in list(streams.values()):
+            if len(streams) <= _STREAMS_COUNT and self._kept_bytes <= _STREAMS_BYTES:
                 break
-            size -= old.size_bytes
-            del self.streams[old.key]
-        self._kept_bytes = size
+            if old.finished:
+                self._kept_bytes -= old.size_bytes
+                del streams[old.key]
+
+    def note_task(self, server: str, task_id: str) -> None:
+        """Remember a task that was made in this session."""
+        if isinstance(self.own_tasks, frozenset):
+            self.own_tasks = set()
+        self.own_tasks.add((server, task_id))
 
     def forget_finished(self, now: float) -> None:
         """Forget streams that have been finished for a while (``now``: monotonic seconds)."""
@@ -190,7 +205,7 @@ class Session:
 
     def held_bytes(self) -> int:
         """What the session keeps for a client that comes back."""
-        return sum(stream.held_bytes for stream in self.streams.values()) + self.common.held_bytes
+        return sum(stream.size_bytes for stream in self.streams.values()) + self.common.size_bytes
 
     def release(self, excess_bytes: int) -> int:
         """Forget finished streams, oldest first, until so many bytes are free; the bytes freed."""
@@ -199,7 +214,7 @@ class Session:
             if freed >= excess_bytes:
                 break
             if stream.finished:
-                freed += stream.held_bytes
+                freed += stream.size_bytes
                 del self.streams[key]
         return freed
 

@@ -6,7 +6,6 @@ stream, and a stream never replays another stream's messages.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from doorward.base import limits
@@ -46,12 +45,12 @@ class Stream:
         self.upstream_event = ""  # last event id that the server gave: where to resume it
         self.waits_upstream = False  # the server closed its stream early and wants to be asked again
         self.on_writable: Callable[[], None] | None = None  # called each time that a client can take more
-        self.wakes: list[Callable[[], None]] = []  # called once when a client can take more
+        self.wakes: list[Callable[[], None]] | None = None  # called once when a client can take more
         self.rests_since = 0.0  # monotonic seconds: when it was first seen finished
         self.expires_at = 0.0  # Unix seconds: when the token behind the attached client ends; 0 is never
         self._sequence = 0
         self._delivered = 0  # the last event that was written to some client
-        self._buffer: deque[tuple[int, bytes]] = deque()
+        self._buffer: list[tuple[int, bytes]] | None = None  # the newest events with their numbers
         self._buffer_bytes = 0
 
     @property
@@ -65,11 +64,6 @@ class Stream:
         return self._buffer_bytes
 
     @property
-    def held_bytes(self) -> int:
-        """What is kept for a client that comes back."""
-        return self._buffer_bytes
-
-    @property
     def is_attached(self) -> bool:
         """True while a client listens."""
         return self.responder is not None
@@ -80,11 +74,12 @@ class Stream:
         previous = self.responder
         self.responder = responder
         if previous is not None:
+            previous.on_gone = None
             previous.end()  # a client that resumes a stream replaces itself
-        responder.on_gone = self._gone_of(responder)
+        responder.on_gone = self._gone
         responder.on_writable = self._writable
         responder.start(200, STREAM_FIELDS + extra_fields)
-        for sequence, event in self._buffer:
+        for sequence, event in self._buffer or ():
             if sequence > after:
                 responder.write(event)
                 self._delivered = max(self._delivered, sequence)
@@ -93,18 +88,22 @@ class Stream:
         elif not responder.is_paused:
             self._writable()  # what waited for the client before need not wait for this one
 
-    def _gone_of(self, responder: Responder) -> Callable[[], None]:
-        def gone() -> None:
-            if self.responder is responder:
-                self.responder = None
-                self._writable()  # a source must not stay paused for a client that left
+    def _gone(self) -> None:
+        self.responder = None
+        self._writable()  # a source must not stay paused for a client that left
 
-        return gone
+    def wake_later(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` once, when a client can take more."""
+        if self.wakes is None:
+            self.wakes = [wake]
+        else:
+            self.wakes.append(wake)
 
     def _writable(self) -> None:
-        wakes, self.wakes = self.wakes, []
-        for wake in wakes:
-            wake()
+        if self.wakes:
+            wakes, self.wakes = self.wakes, None
+            for wake in wakes:
+                wake()
         if self.on_writable is not None:
             self.on_writable()
 
@@ -115,18 +114,26 @@ class Stream:
 
     def send(self, data: bytes, retry_ms: int | None = None) -> None:
         """Send one message (or an empty priming event) and keep it for resumption."""
-        self._sequence += 1
-        event = write_event(data, f"{self.key}-{self._sequence}", retry_ms)
-        self._buffer.append((self._sequence, event))
-        self._buffer_bytes += len(event)
-        while len(self._buffer) > limits.REPLAY_EVENTS or (
-            self._buffer_bytes > limits.REPLAY_BYTES and len(self._buffer) > 1
-        ):
-            self._buffer_bytes -= len(self._buffer.popleft()[1])
+        sequence = self._sequence = self._sequence + 1
+        event = write_event(data, f"{self.key}-{sequence}", retry_ms)
+        if self._buffer is None:
+            self._buffer = [(sequence, event)]
+            self._buffer_bytes = len(event)
+        else:
+            self._buffer.append((sequence, event))
+            self._buffer_bytes += len(event)
+            self._bound(self._buffer)
         self.heard = True
         if self.responder is not None:
             self.responder.write(event)
-            self._delivered = self._sequence
+            self._delivered = sequence
+
+    def _bound(self, kept: list[tuple[int, bytes]]) -> None:
+        """Forget the oldest events beyond the caps."""
+        while len(kept) > limits.REPLAY_EVENTS or (
+            self._buffer_bytes > limits.REPLAY_BYTES and len(kept) > 1
+        ):
+            self._buffer_bytes -= len(kept.pop(0)[1])
 
     def keep_alive(self) -> None:
         """Write a comment if nothing else was written since the last round."""

@@ -47,6 +47,10 @@ class OwnTasks:
         self._link: Link | None = None
         self.cell = ""
 
+    def note_task(self, server: str, task_id: str) -> None:
+        """Remember a task that was made while its caller listened."""
+        self.own_tasks.add((server, task_id))
+
     def over(self, link: Link, cell: str) -> OwnTasks:
         """This, speaking over a link."""
         self._link, self.cell = link, cell
@@ -136,12 +140,20 @@ class TaskSeal:
             if not isinstance(task_id, str):
                 return
             if made and session is not None and len(session.own_tasks) < _OWN_COUNT:
-                session.own_tasks.add((server, task_id))
+                session.note_task(server, task_id)
             if made or (session is not None and (server, task_id) in session.own_tasks):
                 holder["taskId"] = self.seal(principal, server, task_id)
 
         def rename(message: Message) -> None:
             answer = message.value.get("result") if message.kind == "response" else None
+            if (
+                method == "tools/call"
+                and type(answer) is dict
+                and "task" not in answer
+                and "_meta" not in answer
+                and answer.get("resultType") != "task"
+            ):
+                return  # most answers: nothing in them can name a task
             inner = answer if message.kind == "response" else message.params
             if not isinstance(inner, dict):
                 return

@@ -122,7 +122,7 @@ def parse_object(text: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def remember(cache: dict[bytes, Any], digest: bytes, value: object) -> None:
+def remember(cache: dict[Any, Any], digest: object, value: object) -> None:
     """Keep a judgement; the oldest goes where there is no room."""
     if len(cache) >= REMEMBERED_COUNT:
         del cache[next(iter(cache))]

@@ -9,7 +9,7 @@ import msgspec
 from doorward.identity.binding import FREE, Confirmation
 
 
-class Principal(msgspec.Struct, frozen=True):
+class Principal(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     """A verified caller: the key under which sessions, limits and records are kept.
 
     ``client`` is the OAuth client, not the self-reported ``clientInfo``; ``token_id`` is the ``jti``.

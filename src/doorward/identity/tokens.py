@@ -18,6 +18,7 @@ import msgspec
 from doorward.base.ids import mint_handle
 from doorward.identity.bearer import (
     HEADER_BYTES,
+    MISSING,
     REFUSED_HEADERS,
     SKEW_SECONDS,
     TokenRefusal,
@@ -141,6 +142,8 @@ class TokenJudge:
         self._budget = budget
         self._good: dict[bytes, _Claims] = {}
         self._bad: dict[bytes, TokenRefusal] = {}
+        # What was admitted, by resource and digest of the whole header value, with the time from which it is good.
+        self._admitted: dict[tuple[str, bytes], tuple[float, Principal]] = {}
         self.signature_checks = 0  # how often the costly part ran
         self.renew(revoked=revoked, users=users or {}, accepts_created=accepts_created)
 
@@ -151,9 +154,22 @@ class TokenJudge:
         self._revoked = frozenset(revoked)
         self._users = {name: frozenset(roles) for name, roles in users.items()}
         self._accepts_created = accepts_created
+        self._admitted.clear()
 
     def judge(self, authorization: str | None, resource: str, address: str = "") -> Principal | TokenRefusal:
         """Judge the value of one Authorization header for a request to ``resource`` from ``address``."""
+        if authorization is None:
+            return MISSING
+        key = (resource, hashlib.sha256(authorization.encode("utf-8", "surrogatepass")).digest())
+        known = self._admitted.get(key)
+        if known is not None and known[0] <= self._clock.now() < known[1].expires_at:
+            return known[1]
+        found = self._judge(authorization, resource, address)
+        if isinstance(found, Principal):
+            remember(self._admitted, key, (self._clock.now(), found))
+        return found
+
+    def _judge(self, authorization: str, resource: str, address: str) -> Principal | TokenRefusal:
         token = read_bearer(authorization)
         if isinstance(token, TokenRefusal):
             return token

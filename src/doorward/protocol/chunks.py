@@ -25,6 +25,20 @@ def encode_chunk(part: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(part), part) if part else b""
 
 
+def only_chunk(data: bytes, limit_bytes: int) -> bytes | None:
+    """The body, where ``data`` is all of it in exactly one chunk; None for all else, which ``ChunkDecoder`` reads."""
+    if not data.endswith(_WHOLE):
+        return None
+    stop = data.find(b"\r\n", 0, SIZE_DIGITS + 2)
+    line = data[: max(stop, 0)]
+    if _SIZE.fullmatch(line) is None:
+        return None
+    size = int(line, 16)
+    if not 0 < size == len(data) - stop - 2 - len(_WHOLE) or 0 < limit_bytes < size:
+        return None
+    return data[stop + 2 : -len(_WHOLE)]
+
+
 class ChunkDecoder:
     """Takes the bytes after a head, in any pieces, and gives the body's.
 
@@ -81,15 +95,10 @@ class ChunkDecoder:
         """The body, where ``data`` is exactly one chunk and the end, as one read often is; None for all else."""
         if self._line or self._left or self._need_end or self._in_trailer:
             return None
-        stop = data.find(b"\r\n", 0, SIZE_DIGITS + 2)
-        line = data[: max(stop, 0)]
-        if _SIZE.fullmatch(line) is None:
-            return None
-        size = int(line, 16)
-        if not 0 < size == len(data) - stop - 2 - len(_WHOLE) or 0 < self._limit < size:
-            return None
-        self._chunks, self._seen, self._in_trailer = 1, size, True
-        return data[stop + 2 : -len(_WHOLE)]
+        part = only_chunk(data, self._limit)
+        if part is not None:
+            self._chunks, self._seen, self._in_trailer = 1, len(part), True
+        return part
 
     def _next_line(self, data: bytes, at: int) -> tuple[bytes | None, int]:
         """The line that ends at the next CR LF, which may have begun in an earlier piece."""

@@ -34,11 +34,23 @@ META_MEMBERS = frozenset(
     }
 )
 _METHOD_CHARS = 128
+_ABSENT: Any = object()
 
 
 def parse_message(body: bytes) -> Message:
     """Parse one JSON-RPC message from bytes. Raises CallerError (status 400) for anything else, batches included."""
-    return message_of(parse_json(body))
+    value = parse_json(body)
+    if (
+        type(value) is dict
+        and type(value.get("result")) is dict
+        and len(value) == 3
+        and value.get("jsonrpc") == "2.0"
+    ):
+        # Most answers: these two members, an id and no other.
+        message_id = value.get("id")
+        if type(message_id) is int or (type(message_id) is str and len(message_id) <= limits.ID_CHARS):
+            return Message("response", "", message_id, None, value)
+    return message_of(value)
 
 
 def message_of(value: Any) -> Message:
@@ -62,9 +74,10 @@ def _call_of(value: dict[str, Any]) -> Message:
         raise _invalid("method", f"The method is not a string of 1 to {_METHOD_CHARS} characters.")
     if "result" in value or "error" in value:
         raise _invalid("ambiguous", "A message is either a request or a response, not both.")
-    params = None
-    if "params" in value:
-        params = value["params"]
+    params = value.get("params", _ABSENT)
+    if params is _ABSENT:
+        params = None
+    else:
         if type(params) is not dict:
             fault = CallerError(
                 "params", "The member params is not an object.", status=400, rpc_code=codes.INVALID_PARAMS
@@ -73,12 +86,16 @@ def _call_of(value: dict[str, Any]) -> Message:
             raise fault
         if not PARAMS_MEMBERS.issuperset(params):
             _refuse_variants(params, PARAMS_MEMBERS)
-        meta = params.get("_meta")
-        if type(meta) is dict and not META_MEMBERS.issuperset(meta):
-            _refuse_variants(meta, META_MEMBERS)
-    if "id" in value:
-        return Message("request", method, _id_of(value), params, value)
-    return Message("notification", method, None, params, value)
+        if "_meta" in params:
+            meta = params["_meta"]
+            if type(meta) is dict and not META_MEMBERS.issuperset(meta):
+                _refuse_variants(meta, META_MEMBERS)
+    message_id = value.get("id", _ABSENT)
+    if message_id is _ABSENT:
+        return Message("notification", method, None, params, value)
+    if type(message_id) is not int:
+        message_id = _id_of(value)
+    return Message("request", method, message_id, params, value)
 
 
 def _response_of(value: dict[str, Any]) -> Message:

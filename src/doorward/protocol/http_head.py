@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NoReturn, TypeVar
 
 import httptools
@@ -91,6 +92,7 @@ class ResponseHead(msgspec.Struct, frozen=True):
     chunked: bool
     keep_alive: bool
     is_stream: bool = False  # its content type is text/event-stream
+    is_json: bool = False  # its content type is application/json
 
 
 H = TypeVar("H", bound=RequestHead)
@@ -125,25 +127,38 @@ def parse_request_head(block: bytes, make: Callable[..., H] = RequestHead) -> H:
     verb_bytes, target, major, minor = match.groups()
     if len(target) > limits.TARGET_BYTES:
         raise _too_long()
-    if block.count(b"\r\n") - 2 > limits.HEADER_FIELDS:
+    lines = block.count(b"\n") - 2  # the grammar lets none pass that does not end a line
+    if lines > limits.HEADER_FIELDS:
         raise _too_large()
     if major != b"1" or minor not in (b"0", b"1"):
         raise CallerError("http-version", "Only HTTP/1.1 and HTTP/1.0 are spoken here.", status=505)
+    verb, path, query = _read_request_line(verb_bytes, target)
+    fields, repeated = _gather(block, target, lines, _REQUEST_LINES, _bad)
+    head = make(verb=verb, path=path, query=query, fields=fields, repeated=repeated)
+    head.minor = 0 if minor == b"0" else 1
+    if not _is_host(fields.get("host", "")):
+        raise _bad("Exactly one valid Host is needed.")
+    head.keep_alive = head.minor == 1 and not _closes(fields)
+    head.chunked, head.content_length = _request_framing(fields, head.minor)
+    head.expects_continue = "expect" in fields and _expects(fields, head.minor)
+    return head
+
+
+@lru_cache(256)
+def _read_request_line(verb_bytes: bytes, target: bytes) -> tuple[str, str, str]:
+    """Verb, path and query. Raises CallerError."""
     verb = verb_bytes.decode("ascii")
     if verb not in _VERBS:
         raise CallerError("http-method", "This HTTP method is not known here.", status=501)
     if _TARGET.fullmatch(target) is None:
         raise _bad("The request target must be a path in printable ASCII.")
-    fields, repeated = _gather(block, target, _SINGLE, _bad)
     path, _, query = target.decode("ascii").partition("?")
-    head = make(verb=verb, path=path, query=query, fields=fields, repeated=repeated)
-    head.minor = 0 if minor == b"0" else 1
-    if _HOST.fullmatch(fields.get("host", "")) is None:
-        raise _bad("Exactly one valid Host is needed.")
-    head.keep_alive = head.minor == 1 and not _closes(fields)
-    head.chunked, head.content_length = _request_framing(fields, head.minor)
-    head.expects_continue = _expects(fields, head.minor)
-    return head
+    return verb, path, query
+
+
+@lru_cache(256)
+def _is_host(host: str) -> bool:
+    return _HOST.fullmatch(host) is not None
 
 
 def parse_response_head(block: bytes) -> ResponseHead:
@@ -152,12 +167,13 @@ def parse_response_head(block: bytes) -> ResponseHead:
     Raises UpstreamError ``upstream-broke`` for anything that two readers could understand differently and
     ``upstream-encoding`` for a content or transfer coding that was never asked for.
     """
-    if len(block) > limits.HEAD_BYTES or block.count(b"\r\n") - 2 > limits.HEADER_FIELDS:
+    lines = block.count(b"\r\n") - 2
+    if len(block) > limits.HEAD_BYTES or lines > limits.HEADER_FIELDS:
         raise _broke("its response head is too large")
     if _RESPONSE.fullmatch(block) is None:
         raise _broke("its response head is not HTTP/1.1")
     status = int(block[9:12])
-    fields, repeated = _gather(block, None, _SINGLE_IN_RESPONSES, _broke)
+    fields, repeated = _gather(block, None, lines, _RESPONSE_LINES, _broke)
     if fields.get("content-encoding", "identity").lower() != "identity":
         raise UpstreamError(
             "upstream-encoding", "The server compressed its answer although nobody asked for it."
@@ -174,6 +190,7 @@ def parse_response_head(block: bytes) -> ResponseHead:
         raise _broke("its Content-Length is no number")
     if status < 200 or status in (204, 304):
         size = 0
+    media_type = fields.get("content-type", "").partition(";")[0].strip().lower()
     return ResponseHead(
         status=status,
         fields=fields,
@@ -181,7 +198,8 @@ def parse_response_head(block: bytes) -> ResponseHead:
         content_length=size,
         chunked=coding is not None,
         keep_alive=block[7:8] == b"1" and not _closes(fields),
-        is_stream=fields.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream",
+        is_stream=media_type == "text/event-stream",
+        is_json=media_type == "application/json",
     )
 
 
@@ -211,8 +229,47 @@ _USUAL = {
 }  # fmt: skip
 
 
+_Line = tuple[str, str, bool]  # name in lower case, value, whether anything is decided on it
+_KEPT_LINES = 2_048
+_OWN = frozenset({"mcp-session-id", "last-event-id", "traceparent"})  # of one client, or of one request only
+_KEPT_LINE_BYTES = 2_048
+_NONE: frozenset[str] = frozenset()
+
+
+class _Lines:
+    """What header lines of usual names come to: most clients repeat most of theirs.
+
+    Equal bytes have an equal verdict. It holds bearer tokens, as the memo of whole heads does, and is bounded likewise;
+    heads that share a line share its text, too.
+    """
+
+    def __init__(self, single: frozenset[str], bad: Callable[[str], Exception]) -> None:
+        self._single = single
+        self._bad = bad
+        self._kept: dict[tuple[bytes, bytes], _Line] = {}
+        self.find = self._kept.get
+
+    def judge(self, pair: tuple[bytes, bytes]) -> _Line:
+        """Judge a line that is not kept."""
+        raw_name, raw_value = pair
+        usual = _USUAL.get(raw_name)
+        name = usual or raw_name.decode("ascii").lower()
+        value = raw_value.decode("latin-1").strip(" \t")
+        if name in _DISGUISED:
+            raise self._bad(f"{name} is a framing field in disguise")
+        decides = name in self._single or name.startswith("mcp-")
+        if decides and not value.isascii():
+            raise self._bad(f"{name} must be ASCII")
+        line = (name, value, decides)
+        if usual is not None and name not in _OWN and len(raw_value) <= _KEPT_LINE_BYTES:
+            if len(self._kept) >= _KEPT_LINES:
+                self._kept.clear()
+            self._kept[pair] = line
+        return line
+
+
 def _gather(
-    block: bytes, target: bytes | None, single: frozenset[str], bad: Callable[[str], Exception]
+    block: bytes, target: bytes | None, count: int, lines: _Lines, bad: Callable[[str], Exception]
 ) -> tuple[dict[str, str], frozenset[str]]:
     """Let llhttp read the same head and hold it against our own count of lines."""
     gathered = _Gathered()
@@ -225,27 +282,23 @@ def _gather(
         pass  # an offer to upgrade is never taken up
     except httptools.HttpParserError as error:
         raise bad("HTTP framing is ambiguous or broken") from error
-    if len(gathered.pairs) != block.count(b"\r\n") - 2 or (target is not None and gathered.target != target):
+    if len(gathered.pairs) != count or (target is not None and gathered.target != target):
         raise bad("HTTP framing is ambiguous")
     fields: dict[str, str] = {}
-    repeated: set[str] = set()
-    for raw_name, raw_value in gathered.pairs:
-        name = _USUAL.get(raw_name) or raw_name.decode("ascii").lower()
-        value = raw_value.decode("latin-1").strip(" \t")
-        if name in _DISGUISED:
-            raise bad(f"{name} is a framing field in disguise")
-        decides = name in single or name.startswith("mcp-")
-        if decides and not value.isascii():
-            raise bad(f"{name} must be ASCII")
+    repeated: set[str] | None = None
+    find = lines.find
+    for pair in gathered.pairs:
+        name, value, decides = find(pair) or lines.judge(pair)
         if name in fields:
             if decides and target is not None and name.startswith("mcp-"):
                 raise _mirrored_twice()
             if decides:
                 raise bad(f"{name} must not be repeated")
+            repeated = repeated or set()
             repeated.add(name)
             value = f"{fields[name]}, {value}"
         fields[name] = value
-    return fields, frozenset(repeated)
+    return fields, frozenset(repeated) if repeated else _NONE
 
 
 def _request_framing(fields: dict[str, str], minor: int) -> tuple[bool, int | None]:
@@ -330,3 +383,5 @@ def plain_fields(pairs: list[tuple[str, str]]) -> bytes:
 
 _NAME = re.compile(_TOKEN.decode("ascii"))
 _VALUE = re.compile("[\t\x20-\x7e\x80-\xff]*")
+_REQUEST_LINES = _Lines(_SINGLE, _bad)
+_RESPONSE_LINES = _Lines(_SINGLE_IN_RESPONSES, _broke)

@@ -10,8 +10,11 @@ Era = Literal["legacy", "modern"]
 MessageId = str | int
 
 
-class Message(msgspec.Struct):
-    """A parsed message. ``value`` is the whole object; ``params`` is the very dict inside it, or None."""
+class Message(msgspec.Struct, gc=False):
+    """A parsed message. ``value`` is the whole object; ``params`` is the very dict inside it, or None.
+
+    It holds plain JSON only, which has no cycles: the collector need not look at it.
+    """
 
     kind: Literal["request", "notification", "response"]
     method: str  # "" for responses

@@ -10,6 +10,7 @@ from doorward.base.errors import UpstreamError
 
 _BOM = b"\xef\xbb\xbf"
 _PLAIN = b"event: message\ndata: "
+_BARE = b"data: "
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _RETRY_DIGITS = 10
 _LINES_COUNT = 131_072  # of one event: a million short ones would hold up the loop for a second
@@ -25,12 +26,26 @@ class SseEvent(msgspec.Struct, frozen=True):
     retry: int | None
 
 
+def only_message(body: bytes, max_event_bytes: int) -> bytes | None:
+    """The data, where a whole stream is exactly one ``message`` event of one line of ASCII, as most answers are; None for
+    all else, which ``SseReader`` reads."""
+    start = len(_PLAIN) if body.startswith(_PLAIN) else len(_BARE) if body.startswith(_BARE) else 0
+    if not start or body[-2:] != b"\n\n" or len(body) > max_event_bytes or not body.isascii():
+        return None
+    data = body[start:-2]
+    return data if data and b"\n" not in data and b"\r" not in data else None
+
+
 class SseReader:
     """Read a stream in pieces of any size. An event that the end of the stream cuts off is never handed out."""
 
+    __slots__ = (
+        "_begun", "_data", "_event", "_has_fields", "_head", "_id", "_limit", "_retry", "_size", "_skip_lf", "_tail",
+    )  # fmt: skip
+
     def __init__(self, max_event_bytes: int) -> None:
         self._limit = max_event_bytes
-        self._tail: list[bytes] = []  # pieces of a line that has not ended yet
+        self._tail: list[bytes] | None = None  # pieces of a line that has not ended yet
         self._size = 0  # bytes since the last blank line, comments included
         self._begun = False
         self._skip_lf = False  # the last piece ended in CR: a LF that follows belongs to it
@@ -38,7 +53,7 @@ class SseReader:
         self._reset()
 
     def _reset(self) -> None:
-        self._data: list[bytes] = []
+        self._data: list[bytes] | None = None
         self._event = b""
         self._id = b""
         self._retry: int | None = None
@@ -68,10 +83,10 @@ class SseReader:
         events: list[SseEvent] = []
         for line in lines:
             self._grow(len(line) + 1)
-            if self._tail:
+            if self._tail is not None:
                 self._tail.append(line)
                 line = b"".join(self._tail)
-                self._tail = []
+                self._tail = None
             if line:
                 self._take(line)
             else:
@@ -80,7 +95,10 @@ class SseReader:
                 self._reset()
         if rest:
             self._grow(len(rest))
-            self._tail.append(rest)
+            if self._tail is None:
+                self._tail = [rest]
+            else:
+                self._tail.append(rest)
         return events
 
     def _whole(self, chunk: bytes) -> SseEvent | None:
@@ -104,7 +122,7 @@ class SseReader:
 
     def _grow(self, count: int) -> None:
         self._size += count
-        if self._size > self._limit or len(self._data) > _LINES_COUNT:
+        if self._size > self._limit or len(self._data or ()) > _LINES_COUNT:
             raise UpstreamError("upstream-event-too-large", "The server sent an event that is too large.")
 
     def _take(self, line: bytes) -> None:
@@ -113,7 +131,10 @@ class SseReader:
             return  # a comment
         value = value.removeprefix(b" ")
         if name == b"data":
-            self._data.append(value)
+            if self._data is None:
+                self._data = [value]
+            else:
+                self._data.append(value)
             self._has_fields = True
         elif name == b"event":
             self._event = value
@@ -126,7 +147,7 @@ class SseReader:
             self._has_fields = True
 
     def _finish(self) -> SseEvent:
-        data = b"\n".join(self._data)
+        data = b"\n".join(self._data or ())
         try:
             return SseEvent(self._event.decode() or "message", self._id.decode(), data.decode(), self._retry)
         except UnicodeDecodeError:
@@ -141,6 +162,10 @@ def write_event(data: bytes, event_id: str = "", retry_ms: int | None = None) ->
     Line ends inside ``data`` become further data lines, so nothing in it can end the event. ``event_id`` is ours:
     ASCII without line ends.
     """
+    if retry_ms is None and b"\n" not in data and b"\r" not in data:
+        return (
+            b"id: %b\ndata: %b\n\n" % (event_id.encode("ascii"), data) if event_id else b"data: %b\n\n" % data
+        )
     parts: list[bytes] = []
     if event_id:
         parts.append(b"id: " + event_id.encode("ascii") + b"\n")

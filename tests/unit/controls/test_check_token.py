@@ -138,3 +138,28 @@ def test_a_refusal_never_repeats_the_token() -> None:
     text = token(resource=f"{PUBLIC}/tickets/mcp")
     verdict = refused(head(text))
     assert text[7:] not in repr(verdict)
+
+
+def test_a_caller_is_found_again_without_being_judged_anew_and_only_while_the_token_holds() -> None:
+    clock = FakeClock(CLOCK.at)
+    judge = TokenJudge(KEYS.jwks(), PUBLIC, clock, users={"alice": ("user",)})
+    control = CheckToken(judge, PUBLIC)
+    value = token()
+    first, second, elsewhere, later, earlier = (head(value) for _ in range(5))
+    assert control.head(first) is None
+    assert control.head(second) is None
+    assert second.principal is first.principal
+    elsewhere.resource = f"{PUBLIC}/other/mcp"
+    assert isinstance(control.head(elsewhere), Refuse)
+    judge.renew(revoked=(), users={"alice": ("reader",)})
+    assert control.head(second) is None
+    assert second.principal is not None
+    assert second.principal.roles == ()
+    clock.advance(-100_000)
+    assert isinstance(control.head(earlier), Refuse)
+    clock.advance(200_000)
+    assert isinstance(control.head(later), Refuse)
+    assert first.principal is not None
+    judge.renew(revoked=(first.principal.token_id,), users={"alice": ("user",)})
+    clock.advance(-100_000)
+    assert isinstance(control.head(second), Refuse)

@@ -6,11 +6,12 @@ import contextlib
 
 import httptools
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doorward.base.errors import CallerError, UpstreamError
 from doorward.controls.control import Head
+from doorward.protocol import http_head
 from doorward.protocol.http_head import (
     check_partial_head,
     parse_request_head,
@@ -200,3 +201,35 @@ def test_a_repeated_mcp_header_is_a_header_mismatch() -> None:
     with pytest.raises(CallerError) as caught:
         parse_request_head(block)
     assert (caught.value.status, caught.value.rpc_code) == (400, -32020)
+
+
+def _read(block: bytes) -> object:
+    try:
+        head = parse_request_head(block)
+    except CallerError as error:
+        return error.status, error.tell
+    return head.fields, head.repeated, head.content_length, head.chunked, head.keep_alive
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["Accept", "ACCEPT", "Authorization", "Content-Length", "Content-Type", "Host", "Mcp-Name",
+                 "Connection", "Transfer_Encoding", "Transfer-Encoding", "X-Any"]
+            ),
+            st.one_of(VALUE, st.sampled_from(["5", "05", "chunked", "close", "a", "\xe9", " a ", ""])),
+        ),
+        max_size=6,
+    )
+)  # fmt: skip
+def test_what_is_remembered_of_single_lines_changes_no_verdict(lines: list[tuple[str, str]]) -> None:
+    block = request(*(f"{name}: {value}" for name, value in lines))
+    http_head._REQUEST_LINES._kept.clear()
+    fresh = _read(block)
+    assert _read(block) == fresh
+    for name, value in lines:  # each of them known from another head
+        _read(request(f"{name}: {value}"))
+    assert _read(block) == fresh
+    assert len(http_head._REQUEST_LINES._kept) <= http_head._KEPT_LINES

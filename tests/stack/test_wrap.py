@@ -23,6 +23,7 @@ STAND_INS = Path(__file__).resolve().parents[1] / "stand_ins"
 PYTHON = sys.executable
 PLAIN = [PYTHON, str(STAND_INS / "stdio_server.py")]
 ONLY_MODERN = [PYTHON, str(STAND_INS / "modern_stdio.py")]
+NO_ID = b'{"jsonrpc":"2.0","id":null,"method":"ping"}\n'
 ENVELOPE = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
     "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
@@ -245,7 +246,7 @@ def test_several_clients_wrap_one_server_at_once(tmp_path: Path) -> None:
 def test_a_line_that_is_no_message_gets_an_error_and_the_next_is_served(tmp_path: Path) -> None:
     with wrapped(tmp_path, PLAIN) as client:
         assert client.process.stdin is not None
-        for line in (b"nonsense\n", b'{"jsonrpc":"2.0","id":1,"id":2}\n', b"[]\n", b"\xff\xfe\n"):
+        for line in (b"nonsense\n", b'{"jsonrpc":"2.0","id":1,"id":2}\n', b"[]\n", b"\xff\xfe\n", NO_ID):
             client.process.stdin.write(line)
             client.process.stdin.flush()
             assert "error" in client.receive()

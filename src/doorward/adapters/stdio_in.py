@@ -144,7 +144,10 @@ class StdioFace:
         version = version if isinstance(version, str) else ""
         asked = value.get("id") if isinstance(value, dict) and isinstance(method, str) else None
         turn = _Turn(self, asked, is_initialize=method == "initialize")
-        turn.is_message = isinstance(method, str) or (isinstance(value, dict) and "id" in value)
+        # An id of null is none that an answer could name, but whoever sent it waits for one.
+        turn.is_message = isinstance(value, dict) and (
+            value.get("id") is not None or ("id" not in value and isinstance(method, str))
+        )
 
         def go() -> None:
             self._serve(turn, "POST", self._fields_of(value, method, version), line)

@@ -270,6 +270,22 @@ def test_a_cancelled_call_is_not_answered_and_the_rest_goes_on(tmp_path: Path, e
         assert client.end() == 0
 
 
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_a_client_that_leaves_in_the_middle_of_a_call_is_not_waited_for(tmp_path: Path, era: str) -> None:
+    with wrapped(tmp_path, PLAIN) as client:
+        meta = {"_meta": ENVELOPE} if era == "modern" else {}
+        if era == "legacy":
+            client.initialize()
+        client.ask("tools/list", meta)
+        client.send({"id": "h", "method": "tools/call", "params": {"name": "hang", "arguments": {}, **meta}})
+        until(
+            lambda: any(row["item"] == "hang" for row in client.rows()), "the call on record"
+        )  # it is under way
+        assert client.end() == 0
+        row = next(one for one in client.rows() if one["item"] == "hang")
+    assert row["outcome"] == "cancelled", "it was waited for until the end of the drain"
+
+
 def test_messages_from_a_file_are_served_and_the_end_of_it_is_the_end(tmp_path: Path) -> None:
     lines = [
         {"id": 1, "method": "server/discover", "params": {"_meta": ENVELOPE}},

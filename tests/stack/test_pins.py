@@ -77,6 +77,11 @@ def test_what_is_as_it_was_approved_is_served(pair: tuple[Stack, HttpUpstream], 
     assert listed(stack, era) == ["echo", "delete"]
     assert stack.call(era, "files").json.get("result") is not None
     assert {row["state"] for row in stack.admin("/api/v1/tools").json} == {"approved"}
+    pins = {row["name"]: row["pin"] for row in stack.admin("/api/v1/tools").json}
+    rows = until(
+        lambda: [row for row in stack.rows(kind="call") if row["method"] == "tools/call"], "the calls"
+    )
+    assert pins["echo"] in {row["pin"] for row in rows}, "the record says which definition was in force"
 
 
 @ERAS

@@ -23,6 +23,7 @@ STAND_INS = Path(__file__).resolve().parents[1] / "stand_ins"
 PYTHON = sys.executable
 PLAIN = [PYTHON, str(STAND_INS / "stdio_server.py")]
 ONLY_MODERN = [PYTHON, str(STAND_INS / "modern_stdio.py")]
+NO_ID = b'{"jsonrpc":"2.0","id":null,"method":"ping"}\n'
 ENVELOPE = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
     "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
@@ -245,7 +246,7 @@ def test_several_clients_wrap_one_server_at_once(tmp_path: Path) -> None:
 def test_a_line_that_is_no_message_gets_an_error_and_the_next_is_served(tmp_path: Path) -> None:
     with wrapped(tmp_path, PLAIN) as client:
         assert client.process.stdin is not None
-        for line in (b"nonsense\n", b'{"jsonrpc":"2.0","id":1,"id":2}\n', b"[]\n", b"\xff\xfe\n"):
+        for line in (b"nonsense\n", b'{"jsonrpc":"2.0","id":1,"id":2}\n', b"[]\n", b"\xff\xfe\n", NO_ID):
             client.process.stdin.write(line)
             client.process.stdin.flush()
             assert "error" in client.receive()
@@ -267,6 +268,24 @@ def test_a_cancelled_call_is_not_answered_and_the_rest_goes_on(tmp_path: Path, e
         assert text_of(answer) == "3"
         assert [one for one in client.notices if one.get("id") == "h" and "result" in one] == []
         assert client.end() == 0
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_a_client_that_leaves_in_the_middle_of_a_call_is_not_waited_for(tmp_path: Path, era: str) -> None:
+    with wrapped(tmp_path, PLAIN) as client:
+        meta = {"_meta": ENVELOPE} if era == "modern" else {}
+        if era == "legacy":
+            client.initialize()
+        client.ask("tools/list", meta)
+        client.send({"id": "h", "method": "tools/call", "params": {"name": "hang", "arguments": {}, **meta}})
+        until(
+            lambda: any(row["item"] == "hang" for row in client.rows()), "the call on record"
+        )  # it is under way
+        assert client.end() == 0
+        rows = client.rows()
+    assert [row["outcome"] for row in rows if (row["kind"], row["item"]) == ("call", "hang")] == ["cancelled"]
+    if era == "legacy":  # by the end of its session, not by the end of the time that a drain may take
+        assert "DELETE" in {row["method"] for row in rows}
 
 
 def test_messages_from_a_file_are_served_and_the_end_of_it_is_the_end(tmp_path: Path) -> None:

@@ -144,7 +144,10 @@ class StdioFace:
         version = version if isinstance(version, str) else ""
         asked = value.get("id") if isinstance(value, dict) and isinstance(method, str) else None
         turn = _Turn(self, asked, is_initialize=method == "initialize")
-        turn.is_message = isinstance(method, str) or (isinstance(value, dict) and "id" in value)
+        # An id of null is none that an answer could name, but whoever sent it waits for one.
+        turn.is_message = isinstance(value, dict) and (
+            value.get("id") is not None or ("id" not in value and isinstance(method, str))
+        )
 
         def go() -> None:
             self._serve(turn, "POST", self._fields_of(value, method, version), line)
@@ -196,14 +199,17 @@ class StdioFace:
     def _listen(self, session: str) -> None:
         if self.session != session or self._is_over:
             return
-        fields = {
-            "host": self._host,
-            "accept": "text/event-stream",
-            "mcp-session-id": session,
-            "mcp-protocol-version": self._version,
-        }
+        fields = self._session_fields("text/event-stream")
         again = lambda: asyncio.get_running_loop().call_later(_LISTEN_AGAIN_SECONDS, self._listen, session)  # noqa: E731
         self._serve(_Turn(self, None, is_endless=True, on_over=again), "GET", fields, b"")
+
+    def _session_fields(self, accept: str) -> dict[str, str]:
+        return {
+            "host": self._host,
+            "accept": accept,
+            "mcp-session-id": self.session,
+            "mcp-protocol-version": self._version,
+        }
 
     # -- towards the client -------------------------------------------------------------------------------------
 
@@ -242,6 +248,9 @@ class StdioFace:
         """The client has closed stdin: what it asked for is not wanted any more (ST-15)."""
         for turn in list(self.faces):
             turn.lose()
+        if self.session:  # or its calls would be waited for, and the client ends us the hard way before
+            fields, self.session = self._session_fields("application/json"), ""
+            self._serve(_Turn(self, None), "DELETE", fields, b"")
         self._end()
 
 

@@ -161,6 +161,7 @@ class Call:
         "listed",
         "message",
         "notes",
+        "pin",
         "principal",
         "read_only",
         "schema",
@@ -189,6 +190,7 @@ class Call:
         ] = {}  # what this client declared (initialize, or _meta of the request)
         self.schema: dict[str, Any] | None = None  # the tool's inputSchema as last listed for this server
         self.listed = False  # the gateway has listed the server's tools for this very call
+        self.pin = ""  # of the approved definition of its item, as far as one is known
         self.read_only = False  # by the readOnlyHint last listed
         self.notes: list[str] = list(head.notes)
 

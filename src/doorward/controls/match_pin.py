@@ -69,6 +69,7 @@ class MatchPin(Control):
             )
         row = self._pins.row(call.server, kind, call.item)
         if row is not None:
+            call.pin = row.pin
             return None if row.is_callable else _refusal(row)
         if kind == "tool":
             # The first call makes the gateway list the server's tools itself; then this is asked again.

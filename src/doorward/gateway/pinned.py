@@ -52,6 +52,9 @@ class PinDesk:
         self._clean: OrderedDict[tuple[str, str, bytes], None] = OrderedDict()
         self._seen: OrderedDict[tuple[str, str, str, str, str], None] = OrderedDict()
         self._verified: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._begun: OrderedDict[tuple[str, str, str], float] = (
+            OrderedDict()
+        )  # cursor -> when its first page was compared
 
     def adopt(self, rows: Iterable[Row]) -> None:
         """Take over newer rows."""
@@ -91,9 +94,22 @@ class PinDesk:
         at = self._verified.get((server, self.view_of(server, principal)))
         return at is not None and self._clock.monotonic() - at < VERIFIED_SECONDS
 
-    def _verify(self, server: str, principal: str) -> None:
-        view = (server, self.view_of(server, principal))
-        self._verified[view] = self._clock.monotonic()
+    def _page(self, server: str, principal: str, cursor: str, following: object) -> None:
+        """A page was compared. SECURITY: the last one alone says nothing of those before, and a cursor can be used again."""
+        whose = self.view_of(server, principal)
+        begun = self._begun.get((server, whose, cursor)) if cursor else self._clock.monotonic()
+        if begun is None:
+            return
+        if not following:
+            self._verify(server, whose, begun)
+        elif isinstance(following, str):
+            self._begun[(server, whose, following)] = begun
+            if len(self._begun) > _PAGES_COUNT:
+                self._begun.popitem(last=False)
+
+    def _verify(self, server: str, whose: str, at: float) -> None:
+        view = (server, whose)
+        self._verified[view] = max(at, self._verified.get(view, at))
         self._verified.move_to_end(view)
         if len(self._verified) > _VERIFIED_COUNT:
             self._verified.popitem(last=False)
@@ -105,6 +121,7 @@ class PinDesk:
         result: dict[str, Any],
         principal: str,
         then: Callable[[UpstreamError | None], None],
+        cursor: str = "",
     ) -> None:
         """Have a page of a list compared, and put definitions that stay in force in the place of changed ones."""
         if key not in result:
@@ -113,7 +130,7 @@ class PinDesk:
         if not isinstance(items, list):
             return then(_NO_LIST if self.enforce else None)
         page = (server, key, hashlib.sha256(encode_json(items)).digest())
-        is_last = key == "tools" and not result.get("nextCursor")
+        following = result.get("nextCursor")
 
         def compared(error: UpstreamError | None) -> None:
             if error is None:
@@ -121,13 +138,13 @@ class PinDesk:
                     self._clean[page] = None
                     if len(self._clean) > _PAGES_COUNT:
                         self._clean.popitem(last=False)
-                if is_last:
-                    self._verify(server, principal)
+                if key == "tools":
+                    self._page(server, principal, cursor, following)
             then(error)
 
         if page in self._clean:
-            if is_last:
-                self._verify(server, principal)
+            if key == "tools":
+                self._page(server, principal, cursor, following)
             return then(None)
         kind = KINDS[key]
         offers = [(name, canonical(item)) for item in items if (name := name_of(kind, item))]
@@ -272,15 +289,21 @@ class _PinnedLink:
     def post(self, message: Message, sink: Sink) -> Cancel:
         """See ``gateway.ports.Link``."""
         if message.method in _WATCHED and message.kind == "request" and self._desk.compares:
-            sink = _ComparingSink(sink, self._name, LISTS.get(message.method), self._principal, self._desk)
+            cursor = str((message.params or {}).get("cursor") or "")
+            sink = _ComparingSink(
+                sink, self._name, LISTS.get(message.method), self._principal, self._desk, cursor
+            )
         return self._inner.post(message, sink)
 
 
 class _ComparingSink:
     """Holds the response back until its definitions are compared; implements ``gateway.ports.Sink``."""
 
-    def __init__(self, sink: Sink, server: str, key: str | None, principal: str, desk: PinDesk) -> None:
+    def __init__(
+        self, sink: Sink, server: str, key: str | None, principal: str, desk: PinDesk, cursor: str
+    ) -> None:
         self._sink = sink
+        self._cursor = cursor
         self._server = server
         self._key = key
         self._principal = principal
@@ -326,7 +349,7 @@ class _ComparingSink:
 
         if self._key is None:
             return self._desk.admit_instructions(self._server, result, self._principal, compared)
-        return self._desk.admit(self._server, self._key, result, self._principal, compared)
+        return self._desk.admit(self._server, self._key, result, self._principal, compared, self._cursor)
 
     def done(self) -> None:
         """See ``gateway.ports.Sink``."""

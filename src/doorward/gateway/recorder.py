@@ -64,8 +64,9 @@ class Recorder:
         """A call may go on; ``cell`` says the eras of client and server."""
         who = call.principal
         if not call.notes:
-            key = (call.era, cell, who.tenant, who.subject, who.client, call.server,
-                   call.message.method or "response", call.item, call.session, call.address, "", self._issuer(who))  # fmt: skip
+            method = call.message.method or "response"
+            key = (call.era, cell, who.tenant, who.subject, who.client, call.server, method, call.item,
+                   call.session, call.address, call.pin, self._issuer(who))  # fmt: skip
             self._journal.append(self._records.allowed(key, call.event, self._clock.now(), request_digest))
             return
         self._journal.append(
@@ -81,6 +82,7 @@ class Recorder:
                 server=call.server,
                 method=call.message.method or "response",
                 item=call.item,
+                pin=call.pin,
                 session=call.session,
                 address=call.address,
                 request_digest=request_digest,
@@ -107,6 +109,7 @@ class Recorder:
                 server=call.server,
                 method=call.message.method or "response",
                 item=call.item,
+                pin=call.pin,
                 session=call.session,
                 address=call.address,
                 request_digest=request_digest,

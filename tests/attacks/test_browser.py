@@ -10,36 +10,32 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.kit import ERAS, Target, target
+from tests.attacks.kit import Target, target
 from tests.stack.kit import LEGACY, descendants
 from tests.stack.wire import Answer, Wire
+from tests.stand_ins.http_server import HttpUpstream
 
 EVIL = "https://evil.example"
 REBOUND = "rebound.evil.example"
 
 
 @pytest.fixture(scope="module")
-def gate() -> Iterator[Target]:
-    with target() as found:
+def gate(speaks: str) -> Iterator[Target]:
+    with target(upstream=HttpUpstream(speaks)) as found:
         found.stack.wait_admin()
         yield found
 
 
 @pytest.fixture(scope="module")
-def without_origin_check() -> Iterator[Target]:
-    with target(off=("check-origin",)) as found:
+def without_origin_check(speaks: str) -> Iterator[Target]:
+    with target(off=("check-origin",), upstream=HttpUpstream(speaks)) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def without_head_check() -> Iterator[Target]:
-    with target(off=("check-head",)) as found:
+def without_head_check(speaks: str) -> Iterator[Target]:
+    with target(off=("check-head",), upstream=HttpUpstream(speaks)) as found:
         yield found
-
-
-@pytest.fixture(params=ERAS)
-def era(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 # -- T-05: cross-site calls --------------------------------------------------------------------------------------------

@@ -12,21 +12,17 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.kit import ERAS, Target, target
+from tests.attacks.kit import Target, target
 from tests.stack.wire import Wire
+from tests.stand_ins.http_server import HttpUpstream
 
 PARSE, INVALID, INVALID_PARAMS = -32700, -32600, -32602
 
 
 @pytest.fixture(scope="module")
-def gate() -> Iterator[Target]:
-    with target(tables={"limits": {"body_bytes": 262_144}}) as found:
+def gate(speaks: str) -> Iterator[Target]:
+    with target(tables={"limits": {"body_bytes": 262_144}}, upstream=HttpUpstream(speaks)) as found:
         yield found
-
-
-@pytest.fixture(params=ERAS)
-def era(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def forged(gate: Target, era: str, change: Callable[[bytes], bytes]) -> tuple[bytes, dict[str, Any]]:

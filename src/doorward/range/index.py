@@ -103,6 +103,15 @@ LABS: tuple[LabRow, ...] = (
         controls=("check-origin",),
     ),
     LabRow(
+        lab="L25",
+        title="Rug pull: an approved tool becomes another one under the same name",
+        origin="OWASP MCP03, tool poisoning",
+        owasp=("MCP03",),
+        catalogue=("S3.4", "S3.6"),
+        references=("MCP server/tools, security considerations", "RFC 8785"),
+        controls=("match-pin",),
+    ),
+    LabRow(
         lab="L34",
         title="Cache leak: a shared cache hands one caller's view to another",
         origin="MCP 2026-07-28 server/utilities/caching",

@@ -93,6 +93,20 @@ THREATS = (
         ("bind-token",),
     ),
     Threat(
+        "What Doorward holds is stolen from where it lies",
+        "Somebody reads a backup, a file, a log or a crash's memory, or copies a stored row to another owner.",
+        "Secrets come from references and are written nowhere; what is stored is sealed row by row for its owner; keys change with an overlap; a honeytoken that is presented raises an alert.",
+        ("S1.5", "S1.6", "S1.7"),
+        ("keep-secrets",),
+    ),
+    Threat(
+        "A caller's token goes on to a server",
+        "A server, or whoever owns it, gets tokens that were meant for Doorward and uses them elsewhere; or one caller acts with another's rights.",
+        "Servers get credentials of their own: for Doorward, or for each caller by exchange or by a link that exactly this user made in their own browser. Without one the call is refused with -31007.",
+        ("S7.5",),
+        ("present-credential",),
+    ),
+    Threat(
         "A web page talks to a gateway on this machine",
         "A page in a browser sends requests to loopback, or points its own name there (DNS rebinding).",
         "403 for every Host and Origin that is not configured, before anything else is looked at.",

@@ -14,8 +14,11 @@ import msgspec
 from doorward.base.errors import OperatorError
 from doorward.catalogue.server import Credentials, FileGrant, SecretReference, ServerSpec, ServerTls
 from doorward.policy.roles import Role
+from doorward.settings_alerts import AlertSettings, WebhookSettings
 from doorward.settings_identity import IdentitySettings, IntrospectionSettings, IssuerSettings, UserSettings
 from doorward.settings_meta import says as _says
+from doorward.settings_oauth import ClientSettings
+from doorward.settings_secrets import HoneytokenSettings, SecretsSettings
 from doorward.settings_transport import ListenerTls
 from doorward.settings_words import FOREIGN_SENTENCES
 
@@ -191,6 +194,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Annotated[LimitSettings, _says("How much, for each principal.")] = LimitSettings()
     network: Annotated[NetworkSettings, _says("Where Doorward itself may connect.")] = NetworkSettings()
     audit: Annotated[AuditSettings, _says("The ledger.")] = AuditSettings()
+    alerts: Annotated[AlertSettings, _says("What must not wait.")] = AlertSettings()
+    secrets: Annotated[SecretsSettings, _says("The stores that secret references lead to.")] = (
+        SecretsSettings()
+    )
     controls: Annotated[dict[str, ControlSettings], _says("Modes of single controls, by slug.")] = {}
 
 
@@ -207,9 +214,12 @@ SLUGS: dict[str, bool] = {
     "ask-policy": False,
     "match-pin": False,
     "seal-state": True,
+    "present-credential": True,
     "gate-server-requests": False,
     "scope-cache": True,
     "keep-ledger": True,
+    "ask-consent": True,
+    "keep-secrets": True,
     "keep-cage": True,
     "keep-tls": True,
 }
@@ -351,7 +361,15 @@ def _flatten(value: object, key: str, found: dict[str, object]) -> None:
 
 
 # Tables whose names are the operator's own: gateway.listen is itself, servers.time.url is servers.*.url.
-_NAMED = ("servers", "roles", "controls", "limits.principal", "limits.server", "limits.tool")
+_NAMED = (
+    "servers",
+    "roles",
+    "controls",
+    "limits.principal",
+    "limits.server",
+    "limits.tool",
+    "identity.broker.roles",
+)
 
 
 def general_key(key: str) -> str:
@@ -389,9 +407,12 @@ def _describe(kind: type[msgspec.Struct], key: str, rows: list[tuple[str, object
         ListenerTls | None: (ListenerTls, ""),
         ServerTls | None: (ServerTls, ""),
         tuple[UserSettings, ...]: (UserSettings, "[]"),
+        tuple[ClientSettings, ...]: (ClientSettings, "[]"),
         tuple[IssuerSettings, ...]: (IssuerSettings, "[]"),
         IntrospectionSettings | None: (IntrospectionSettings, ""),
         tuple[FileGrant, ...]: (FileGrant, "[]"),
+        tuple[HoneytokenSettings, ...]: (HoneytokenSettings, "[]"),
+        tuple[WebhookSettings, ...]: (WebhookSettings, "[]"),
         Credentials: (Credentials, ""),
     }
     for field in msgspec.structs.fields(kind):

@@ -8,6 +8,7 @@ import msgspec
 
 from doorward.catalogue.server import SecretReference
 from doorward.settings_meta import says as _says
+from doorward.settings_oauth import BrokerSettings, ClientSettings, RegistrationSettings
 
 Algorithm = Literal["ES256", "ES384", "RS256", "PS256", "EdDSA"]
 ALGORITHMS: tuple[Algorithm, ...] = ("ES256", "ES384", "RS256", "PS256", "EdDSA")
@@ -139,7 +140,7 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
     mode: Annotated[
         Literal["embedded", "external", "broker", "off"],
         _says(
-            "Who issues tokens; `off` makes every caller the principal `local` (loopback, local and lab only). `broker` does not exist yet."
+            "Who issues tokens; `off` makes every caller the principal `local` (loopback, local and lab only)."
         ),
     ] = "embedded"
     issuers: Annotated[
@@ -152,3 +153,24 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "required"
     users: Annotated[tuple[UserSettings, ...], _says("The embedded accounts.")] = ()
+    clients: Annotated[tuple[ClientSettings, ...], _says("OAuth clients that the operator knows.")] = ()
+    registration: Annotated[
+        RegistrationSettings, _says("How programs become clients that the operator does not know.")
+    ] = RegistrationSettings()
+    broker: Annotated[BrokerSettings, _says("The identity provider behind `broker`.")] = BrokerSettings()
+    access_token_seconds: Annotated[
+        int, _says("How long an access token of a sign-in is good.", ge=30, le=86_400)
+    ] = 900
+    refresh_token_seconds: Annotated[
+        int,
+        _says(
+            "How long a client may renew tokens after a sign-in; with `broker` at most `session_seconds`.",
+            ge=60,
+            le=31_536_000,
+        ),
+    ] = 2_592_000
+    session_seconds: Annotated[int, _says("How long a browser stays signed in.", ge=60, le=604_800)] = 28_800
+    embedded_accounts_in: Annotated[
+        tuple[Literal["production", "regulated"], ...],
+        _says("Profiles above team in which embedded accounts are allowed all the same, by name."),
+    ] = ()

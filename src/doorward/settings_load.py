@@ -17,7 +17,7 @@ import msgspec
 
 from doorward.base.errors import OperatorError
 from doorward.base.secret import Secret
-from doorward.catalogue.server import SecretReference, ServerSpec
+from doorward.catalogue.server import PLACES, SecretReference, ServerSpec, parts_of
 from doorward.settings import Loaded, Origin, Settings, join_key
 from doorward.settings_lines import Path as KeyPath
 from doorward.settings_lines import line_numbers
@@ -28,6 +28,11 @@ DEFAULT_NAME = "doorward.toml"
 # Keys of the contract whose machinery is missing: known, so that they get the right answer. `*` is any name.
 _NOT_YET: dict[tuple[str, ...], str] = {}
 _PLAIN_WORDS = {str: "text in quotes", bool: "true or false", int: "a whole number", float: "a number"}
+_PLACE_WORDS = {
+    "keyring": '"service/name"',
+    "vault": '"mount/path#field"',
+    "keyvault": '"vault-name/secret" or "vault-name/secret/version"',
+}
 _SECRET_BYTES = 65_536
 
 
@@ -241,14 +246,14 @@ class Reader:
             )
         reference: SecretReference = self.table(value, SecretReference, path)
         if len(value) != 1:
-            self.fail("settings-invalid", path, "a secret reference has exactly one of env and file.")
-        for kind in ("keyring", "vault", "keyvault"):
-            if kind in value:
-                self.fail(
-                    "settings-not-available",
-                    (*path, kind),
-                    f"secrets in a {kind} do not exist yet; use env or file.",
-                )
+            self.fail(
+                "settings-invalid",
+                path,
+                "a secret reference has exactly one of env, file, keyring, vault and keyvault.",
+            )
+        for kind in PLACES:
+            if kind in value and parts_of(kind, value[kind]) is None:
+                self.fail("settings-invalid", (*path, kind), f"expected {_PLACE_WORDS[kind]}.")
         self._stands(path)
         if reference.file is not None:
             return SecretReference(file=self.resolve_path(reference.file))
@@ -315,7 +320,9 @@ def resolve(reference: SecretReference, base_dir: Path | None = None) -> Secret:
             )
         return Secret(value)
     if reference.file is None:
-        raise OperatorError("settings-not-available", "This kind of secret reference does not exist yet.")
+        raise OperatorError(
+            "secret-store", "This secret lies in a store, which only a running Doorward asks."
+        )
     path = (base_dir or Path()) / reference.file
     try:
         with path.open("rb") as stream:

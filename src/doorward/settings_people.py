@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from doorward.settings import Settings
-from doorward.settings_common import OPEN_PROFILES, is_loopback, no_such, split_listen
+from doorward.settings_clients import check_broker, check_clients
+from doorward.settings_common import HARD_PROFILES, OPEN_PROFILES, is_loopback, no_such, split_listen
 from doorward.settings_issuers import check_issuers
 
 if TYPE_CHECKING:
@@ -16,12 +17,8 @@ def check_people(settings: Settings, reader: Reader) -> None:
     """Check ``[identity]``."""
     gateway, identity = settings.gateway, settings.identity
     check_issuers(settings, reader)
-    if identity.mode == "broker":
-        reader.fail(
-            "settings-not-available",
-            ("identity", "mode"),
-            f"{identity.mode!r} does not exist yet; use embedded.",
-        )
+    if identity.users or reader.is_written("identity", "mode"):
+        check_embedded(settings, reader)
     if identity.mode == "off":
         path = ("identity", "mode")
         if gateway.profile not in OPEN_PROFILES:
@@ -37,3 +34,20 @@ def check_people(settings: Settings, reader: Reader) -> None:
         for role in user.roles:
             if role not in settings.roles:
                 no_such(reader, (*here, "roles"), "role", role, list(settings.roles))
+    check_clients(settings, reader)
+    check_broker(settings, reader)
+
+
+def check_embedded(settings: Settings, reader: Reader) -> None:
+    """Refuse embedded accounts where the profile wants an identity provider, unless they are allowed by name."""
+    identity, profile = settings.identity, settings.gateway.profile
+    if (
+        identity.mode == "embedded"
+        and profile in HARD_PROFILES
+        and profile not in identity.embedded_accounts_in
+    ):
+        reader.fail(
+            "settings-floor",
+            ("identity", "mode"),
+            f"profile {profile} has no embedded accounts, unless identity.embedded_accounts_in names it.",
+        )

@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from doorward.base.addresses import parse_exception
-from doorward.catalogue.server import SecretReference
 from doorward.policy.roles import EVERYTHING
 from doorward.settings import SLUGS, Origin, Settings
+from doorward.settings_alerts import check_alerts
+from doorward.settings_clients import with_paths
 from doorward.settings_common import HARD_PROFILES, HOST, OPEN_PROFILES, is_loopback, no_such, split_listen
 from doorward.settings_issuers import resolved_issuers
-from doorward.settings_people import check_people
+from doorward.settings_people import check_embedded, check_people
+from doorward.settings_secrets import check_secrets, paths_of
 from doorward.settings_servers import checked_server
 from doorward.settings_transport import check_transport, resolved_transport
 
@@ -29,7 +31,8 @@ LAB_MARK = "made-by-lab"  # a file in the data folder of a lab
 def complete(settings: Settings, reader: Reader) -> Settings:
     """Check all rules and return the settings with paths resolved and what the profile brings."""
     _check_floor(settings, reader)
-    settings = resolved_transport(resolved_issuers(_resolved(settings, reader), reader), reader)
+    settings = resolved_issuers(with_paths(_resolved(settings, reader), reader), reader)
+    settings = resolved_transport(settings, reader)
     _check_gateway(settings, reader)
     _check_lab(settings, reader)
     check_people(settings, reader)
@@ -37,7 +40,10 @@ def complete(settings: Settings, reader: Reader) -> Settings:
     servers = {name: checked_server(spec, settings, reader) for name, spec in settings.servers.items()}
     settings = msgspec.structs.replace(settings, servers=servers)
     _check_names(settings, reader)
+    check_secrets(settings, reader)
+    check_alerts(settings, reader)
     _check_available(settings, reader)
+    check_embedded(settings, reader)
     return settings
 
 
@@ -69,8 +75,8 @@ def _check_floor(settings: Settings, reader: Reader) -> None:
             )
         if slug == "keep-tls":
             reader.fail("settings-not-available", path, "TLS is left out by listening on loopback.")
-        if slug == "keep-ledger":
-            reader.fail("settings-not-available", path, "running without a ledger does not exist.")
+        if slug in ("keep-ledger", "keep-secrets"):
+            reader.fail("settings-not-available", path, "running without it does not exist.")
     for name, spec in settings.servers.items():
         if spec.sandbox == "none" and profile in HARD_PROFILES:
             reader.fail(
@@ -226,15 +232,13 @@ def _check_names(settings: Settings, reader: Reader) -> None:
 def _check_available(settings: Settings, reader: Reader) -> None:
     profile = settings.gateway.profile
     if profile in HARD_PROFILES:
-        for name, spec in settings.servers.items():
-            for key, value in (*spec.env.items(), ("", spec.credentials.value)):
-                if isinstance(value, SecretReference) and value.env is not None:
-                    path = ("servers", name, "env", key) if key else ("servers", name, "credentials", "value")
-                    reader.fail(
-                        "settings-floor",
-                        path,
-                        f"profile {profile} takes no secrets from the environment; use file.",
-                    )
+        for where, reference in paths_of(settings):
+            if reference.env is not None:
+                reader.fail(
+                    "settings-floor",
+                    where,
+                    f"profile {profile} takes no secrets from the environment; use file.",
+                )
     for index, entry in enumerate(settings.network.allow):
         try:
             parse_exception(entry)

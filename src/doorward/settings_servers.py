@@ -11,6 +11,8 @@ import msgspec
 from doorward.catalogue.server import FileGrant, ServerSpec
 from doorward.settings import Origin, Settings
 from doorward.settings_common import HOST, OPEN_PROFILES, is_loopback
+from doorward.settings_credentials import check_credentials
+from doorward.settings_literals import literals_of
 from doorward.settings_transport import checked_server_tls
 
 if TYPE_CHECKING:
@@ -56,17 +58,22 @@ def checked_server(spec: ServerSpec, settings: Settings, reader: Reader) -> Serv
         what = "has both command and url; keep one." if spec.url else "needs either command or url."
         reader.fail("settings-invalid", path, what)
     if spec.url:
-        _check_upstream(spec, reader)
+        _check_upstream(spec, settings, reader)
     else:
         _check_command(spec, reader)
     trust = _trust_of(spec, settings.gateway.profile, reader)
+    for below, advice in literals_of(spec):
+        reader.fail("settings-invalid", (*path, *below), advice)
     if not 0 < spec.start_timeout_seconds <= 600:
         reader.fail(
             "settings-invalid", (*path, "start_timeout_seconds"), "expected a number of seconds up to 600."
         )
     spec = checked_server_tls(spec, reader)
     files = tuple(FileGrant(path=reader.resolve_path(grant.path), write=grant.write) for grant in spec.files)
-    return msgspec.structs.replace(spec, files=files, trust=trust)
+    credentials = spec.credentials
+    if credentials.ca_file:
+        credentials = msgspec.structs.replace(credentials, ca_file=reader.resolve_path(credentials.ca_file))
+    return msgspec.structs.replace(spec, files=files, credentials=credentials, trust=trust)
 
 
 def _check_command(spec: ServerSpec, reader: Reader) -> None:
@@ -89,7 +96,7 @@ def _check_command(spec: ServerSpec, reader: Reader) -> None:
             reader.fail("settings-invalid", (*path, "files", index, "path"), "expected a path.")
 
 
-def _check_upstream(spec: ServerSpec, reader: Reader) -> None:
+def _check_upstream(spec: ServerSpec, settings: Settings, reader: Reader) -> None:
     path = ("servers", spec.name)
     for key in ("package", "env", "files", "sandbox"):
         if reader.is_written(*path, key):
@@ -109,20 +116,8 @@ def _check_upstream(spec: ServerSpec, reader: Reader) -> None:
         reader.fail(
             "settings-invalid", (*path, "url"), "plain http is for loopback addresses only; use https."
         )
+    check_credentials(spec, settings, reader)
     credentials, here = spec.credentials, (*path, "credentials")
-    if credentials.type not in ("none", "header"):
-        reader.fail(
-            "settings-not-available",
-            (*here, "type"),
-            f"{credentials.type!r} does not exist yet; use none or header.",
-        )
-    if (credentials.type == "header") != (credentials.value is not None):
-        what = (
-            'type "header" needs value, a secret reference.'
-            if credentials.type == "header"
-            else 'value needs type = "header".'
-        )
-        reader.fail("settings-invalid", here, what)
     name = credentials.name
     if not _FIELD_NAME.fullmatch(name) or name.lower() in _OWN_FIELDS or name.lower().startswith("mcp-"):
         reader.fail("settings-invalid", (*here, "name"), "is no header that can carry a credential.")

@@ -1,7 +1,6 @@
-"""The twenty-five requirements that gateways get wrong most often: which test holds each, or why it waits.
+"""The twenty-five requirements that gateways get wrong most often: and which tests hold each.
 
-``tests`` are names in test_most_wrong.py, or FILE::NAME elsewhere in tests/; ``waits`` says which part of an item belongs to
-something that Doorward does not have, and so cannot get wrong yet. tests/laws/test_most_wrong.py holds the table.
+``tests`` are names in test_most_wrong.py, or FILE::NAME elsewhere in tests/. tests/laws/test_most_wrong.py holds the table.
 """
 
 from __future__ import annotations
@@ -14,14 +13,8 @@ class Row(NamedTuple):
 
     number: int
     wrong: str  # what goes wrong, in our words
-    tests: tuple[str, ...] = ()
-    waits: str = ""
+    tests: tuple[str, ...]
 
-
-_NO_CONSENT = "There is no authorization endpoint and no consent page yet: tokens come from `doorward token`."
-_NO_CLIENT = (
-    "Doorward is no OAuth client yet: upstream credentials are fixed header fields from the settings."
-)
 
 MOST_WRONG = (
     Row(1, "A token for somebody else is taken.", (
@@ -33,18 +26,37 @@ MOST_WRONG = (
     Row(4, "The resource's metadata is not where clients look.", ("test_04_the_metadata_lies_where_clients_look",)),
     Row(5, "Refusals do not say in HTTP what is missing.", ("test_05_a_refusal_says_in_http_what_is_missing",)),
     Row(6, "Scopes are asked for one by one.", ("test_06_one_challenge_names_all_that_is_needed",)),
-    Row(7, "Consent is not bound to the browser that comes back.", waits=_NO_CONSENT),
-    Row(8, "Consent counts for every client of a user; state is kept before consent.", waits=_NO_CONSENT),
-    Row(9, "The resource is handed to an identity provider, or tokens have no audience.",
-        ("test_09_a_token_is_issued_for_exactly_one_endpoint",), "No identity provider is spoken to yet."),
-    Row(10, "The issuer is spelled in several ways, or not sent.",
-        ("test_10_the_issuer_is_one_string_everywhere",), "`iss` in authorization responses: " + _NO_CONSENT),
-    Row(11, "URLs that others name are fetched without a guard.",
-        ("test_11_no_url_that_others_name_is_fetched", "laws/test_outgoing.py::test_a_file_opens_no_connection_that_is_not_named_here"),
-        "Nothing that discovers or fetches exists yet; what comes needs the guard on every hop."),
-    Row(12, "PKCE is used without knowing that the server checks it.", waits=_NO_CLIENT),
-    Row(13, "Credentials are used on after the authorization server has changed.", waits=_NO_CLIENT),
-    Row(14, "A step up loses earlier scopes or goes round for ever.", waits=_NO_CLIENT),
+    Row(7, "Consent is not bound to the browser that comes back.", (
+        "oauth/test_broker.py::test_t09_who_agreed_in_one_browser_gets_no_code_through_another",
+        "stack/test_connect.py::test_only_the_user_and_browser_that_began_can_finish",
+    )),
+    Row(8, "Consent counts for every client of a user; state is kept before consent.", (
+        "oauth/test_consent.py::test_t08_consent_is_for_one_user_one_client_one_redirect_and_one_resource",
+        "stack/test_connect.py::test_nothing_is_kept_or_asked_before_the_user_agreed",
+    )),
+    Row(9, "The resource is handed to an identity provider, or tokens have no audience.", (
+        "test_09_a_token_is_issued_for_exactly_one_endpoint",
+        "oauth/test_broker.py::test_r9_nothing_of_the_clients_request_goes_to_the_provider",
+    )),
+    Row(10, "The issuer is spelled in several ways, or not sent.", (
+        "test_10_the_issuer_is_one_string_everywhere",
+        "unit/identity/test_oauth_client.py::test_a_response_of_another_issuer_or_without_one_is_not_acted_on",
+        "stack/test_connect.py::test_an_answer_of_another_issuer_sends_no_code_and_shows_no_word_of_it",
+    )),
+    Row(11, "URLs that others name are fetched without a guard.", (
+        "test_11_no_url_that_others_name_is_fetched",
+        "laws/test_outgoing.py::test_a_file_opens_no_connection_that_is_not_named_here",
+        "stack/test_connect.py::test_inner_networks_are_out_of_reach_for_what_a_server_names",
+    )),
+    Row(12, "PKCE is used without knowing that the server checks it.", (
+        "unit/identity/test_oauth_client.py::test_a_server_without_s256_is_refused_before_anything_is_sent",
+    )),
+    Row(13, "Credentials are used on after the authorization server has changed.", (
+        "stack/test_connect.py::test_a_token_of_one_authorization_server_is_not_presented_after_a_move_to_another",
+    )),
+    Row(14, "A step up loses earlier scopes or goes round for ever.", (
+        "stack/test_connect.py::test_more_rights_are_asked_for_with_those_there_are_and_not_for_ever",
+    )),
     Row(15, "A session is anybody's, or ends with each new token.", (
         "test_15_a_session_is_its_principals_and_outlives_their_token",
         "attacks/test_eras.py::test_t_55_a_question_of_the_2026_era_takes_its_answer_from_the_one_asked_only",

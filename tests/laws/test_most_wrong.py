@@ -1,4 +1,4 @@
-"""The table of what gateways get wrong most often is whole: twenty-five rows, each with a test that exists or a reason to wait."""
+"""The table of what gateways get wrong most often is whole: twenty-five rows, each with tests that exist."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def functions(path: str) -> dict[str, str]:
     return {one.name: ast.get_docstring(one) or "" for one in tree.body if isinstance(one, kinds)}
 
 
-def test_every_row_has_a_test_that_exists_or_a_reason_to_wait() -> None:
+def test_every_row_has_tests_that_exist() -> None:
     assert [row.number for row in MOST_WRONG] == list(range(1, 26))
     for row in MOST_WRONG:
-        assert row.wrong and (row.tests or row.waits), row
+        assert row.wrong and row.tests, row
         for name in row.tests:
             path, _, test = name.rpartition("::")
             assert test in functions(path or OWN), f"row {row.number} names {name}, which does not exist"
@@ -33,11 +33,3 @@ def test_every_test_belongs_to_the_row_that_its_name_and_its_words_say() -> None
     assert found.keys() == listed.keys()
     for name, number in listed.items():
         assert name.startswith(f"test_{number:02}_") and found[name].startswith(f"{number}: "), name
-
-
-def test_a_row_waits_only_while_its_part_is_missing() -> None:
-    """Whoever builds the authorization endpoint, or the client that needs one, finds the rows that then need tests."""
-    source = "".join(path.read_text() for path in (TESTS.parent / "src").rglob("*.py"))
-    waiting = [row.number for row in MOST_WRONG if not row.tests]
-    assert waiting == [7, 8, 12, 13, 14]
-    assert "/oauth/authorize" not in source

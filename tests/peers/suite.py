@@ -66,7 +66,7 @@ class Run:
             self.said = (done.stdout + done.stderr)[-4_000:]
             self.rows: list[str] = []
             self.why: dict[str, str] = {}
-            for path in sorted(Path(folder).glob("*/checks.json")):
+            for path in sorted(Path(folder).rglob("checks.json")):
                 self._read(path)
         self.rows.sort()
 
@@ -98,6 +98,15 @@ class ClientRun(Run):
         command = f"{sys.executable} -m tests.peers.client_face {how}".rstrip()
         self._run("client", "--command", command, "--scenario", scenario, "--spec-version", version)
         self.rows = sorted({row for row in self.rows if not row.endswith(" INFO")})
+
+
+class OAuthRun(Run):
+    """One scenario in which Doorward is the OAuth client of the suite's own servers."""
+
+    def __init__(self, scenario: str, version: str, *more: str) -> None:
+        command = f"{sys.executable} -m tests.peers.oauth_face"
+        self._run("client", "--command", command, "--scenario", scenario, "--spec-version", version,
+                  "--timeout", "90000", *more)  # fmt: skip
 
 
 def committed(path: Path) -> dict[str, list[str]]:

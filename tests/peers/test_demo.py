@@ -52,7 +52,16 @@ def test_the_demo_proves_itself_serves_and_leaves_no_process(tmp_path: Path) -> 
         and "Echo: hello through the door" in printed
         and "refused: 401" in printed
     )
-    for word in ("claude mcp add", "code --add-mcp", "mcpServers", "curl", "admin-token", "audit tail"):
+    for word in (
+        "claude mcp add",
+        "code --add-mcp",
+        "mcpServers",
+        "curl",
+        "admin-token",
+        "audit tail",
+        "/oauth/login?ticket=",
+        "login-link",
+    ):
         assert word in printed, word
     url = re.search(r"(http://127\.0\.0\.1:\d+)/mcp ", printed)
     assert url is not None

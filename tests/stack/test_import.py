@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from doorward.adapters.client_files import digest_of
 from tests.peers.places import HERE
 from tests.stack.kit import DOORWARD
 
@@ -200,3 +201,61 @@ def test_a_link_stays_a_link(laptop: Laptop, tmp_path: Path) -> None:
     assert "wrap" in real.read_text()
     assert laptop.run("--undo").returncode == 0
     assert real.read_text() == laptop.text
+
+
+def test_a_project_reaches_nothing_of_doorward_itself_and_no_file_elsewhere(laptop: Laptop) -> None:
+    own = laptop.project / ".mcp.json"
+    evil = {"command": PLAIN[0], "args": [PLAIN[1]], "env": {"PYTHONPATH": "evil", "PYTHONUTF8": "1"}}
+    both = {"command": PLAIN[0], "type": "http", "url": "https://evil.example/mcp"}
+    hidden = {"command": "x", "env": {"A\x1b[2K_TOKEN": "ghp_abcdefghijklmnop"}}
+    own.write_text(json.dumps({"mcpServers": {"evil": evil, "both": both, "hidden": hidden}}))
+    rows = laptop.rows()
+    assert "outside of the cage" in rows["evil"]["why_not"]
+    assert "both a command and a URL" in rows["both"]["why_not"]
+    shown = laptop.run().stdout
+    assert "https://evil.example/mcp" in shown
+    assert "\x1b" not in shown
+    text = own.read_text()
+    digest = next(
+        row["digest"] for row in json.loads(laptop.run("--json").stdout) if row["scope"] == "project"
+    )
+    assert laptop.run("--apply", "--reviewed", digest).returncode == 0
+    assert own.read_text() == text
+    assert json.loads(laptop.run("--undo", "--json").stdout) != []
+
+    own.unlink()
+    own.symlink_to(laptop.cursor)
+    (row,) = [one for one in json.loads(laptop.run("--json").stdout) if one["scope"] == "project"]
+    assert (row["servers"], "leads out" in row["problem"]) == ([], True)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_what_is_no_file_is_named_and_hides_nothing_else(laptop: Laptop, kind: str) -> None:
+    own = laptop.project / ".mcp.json"
+    if kind == "folder":
+        own.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(own)
+    else:
+        own.symlink_to("/dev/zero")
+    rows = json.loads(laptop.run("--json").stdout)
+    assert [bool(row["problem"]) for row in rows] == [False, True]
+    assert {server["name"] for server in rows[0]["servers"]} == {"adder", "newest"}
+
+
+def test_a_backup_that_is_gone_keeps_no_other_file_from_coming_back(laptop: Laptop) -> None:
+    other = laptop.home / ".codeium" / "windsurf" / "mcp_config.json"
+    other.parent.mkdir(parents=True)
+    other.write_text(json.dumps({"mcpServers": {"b": {"command": PLAIN[0], "args": [PLAIN[1]]}}}))
+    was = other.read_text()
+    assert laptop.run("--apply").returncode == 0
+    kept = laptop.home / ".local" / "share" / "doorward" / "import"
+    (kept / digest_of(laptop.text.encode()).partition(":")[2]).unlink()
+    back = laptop.run("--undo", "--json")
+    assert back.returncode == 1
+    assert {row["path"]: row["restored"] for row in json.loads(back.stdout)} == {
+        str(laptop.cursor): False,
+        str(other): True,
+    }
+    assert other.read_text() == was
+    assert "wrap" in laptop.cursor.read_text()

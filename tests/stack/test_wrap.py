@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from doorward.adapters.ledger_read import LedgerReader, Question
-from doorward.cli.wrap import folder_of, name_of
+from doorward.cli.wrap import Wanted, add_reviewed, folder_of, name_of
 from tests.stack.kit import DOORWARD, LEGACY, MODERN
 from tests.stack.wire import PATIENCE, until
 
@@ -234,7 +234,7 @@ def test_several_clients_wrap_one_server_at_once(tmp_path: Path) -> None:
         pid = text_of(first.ask("tools/call", {"name": "whoami", "arguments": {}}))
         with wrapped(tmp_path, PLAIN) as second:
             second.initialize()
-            assert text_of(second.ask("tools/call", {"name": "whoami", "arguments": {}})) != pid or True
+            assert pid and text_of(second.ask("tools/call", {"name": "whoami", "arguments": {}}))
             assert second.end() == 0
             assert [row["item"] for row in second.rows("data-2") if row["method"] == "tools/call"] == [
                 "whoami"
@@ -331,6 +331,53 @@ def test_a_definition_that_changes_between_two_starts_is_held_and_can_be_approve
         )  # fmt: skip
         assert [tool["name"] for tool in client.ask("tools/list")["result"]["tools"]] == ["look"]
         assert client.end() == 0
+
+
+def refused(home: Path, *words: str, cwd: Path | None = None, stdout: Any = subprocess.PIPE) -> str:
+    """stderr of a wrap that must not start, and must not hang either."""
+    done = subprocess.run(
+        [*DOORWARD, "wrap", *words], env={**os.environ, "XDG_DATA_HOME": str(home), "HOME": str(home)}, cwd=cwd,
+        stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert not done.stdout
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "..", "a/b", "A", "a\n", "x" * 25])
+def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
+    assert "wrap-name" in refused(tmp_path, "--name", name, "--", *PLAIN)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_leads_to_the_home_folder_does_not_give_it_away(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for word in (str(tmp_path / "link"), f"{tmp_path}/work/..", "../."):
+        assert "wrap-file" in refused(tmp_path, "--", *PLAIN, word, cwd=tmp_path / "work")
+        assert "wrap-file" in refused(tmp_path, "--file", word, "--", *PLAIN, cwd=tmp_path / "work")
+
+
+def test_a_reviewed_command_runs_under_its_own_name_and_with_the_files_of_its_project_only(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    project, command = tmp_path / "project", (*PLAIN, "docs")
+    (project / "docs").mkdir(parents=True)
+    (tmp_path / "keys").mkdir()
+    add_reviewed({Wanted(server="mine", words=command).digest()})
+    # Another name would be another server's settings and secrets.
+    assert "wrap-not-reviewed" in refused(
+        tmp_path, "--name", "other", "--reviewed", "--", *command, cwd=project
+    )
+    (project / "docs").rmdir()
+    (project / "docs").symlink_to(tmp_path / "keys")
+    assert "wrap-file" in refused(tmp_path, "--name", "mine", "--reviewed", "--", *command, cwd=project)
+
+
+def test_a_file_as_stdout_is_refused_in_sight(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as out:
+        assert "wrap-stdio" in refused(tmp_path, "--", *PLAIN, stdout=out)
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,20 @@ REFUSED = [
     ("[gateway]\ntls = { cert = 'a', key = { file = 'k' }, client_ca = 'c', min_version = '1.2' }", "settings-floor", ["line 2", "1.3"]),
     ("[admin]\ntls = { cert = 'a', key = { file = 'k' }, client_ca = 'c' }", "settings-not-available", ["admin.tls.client_ca"]),
     ("[controls.keep-tls]\nmode = 'off'", "settings-floor", ["keep-tls"]),
+    ("identity.mode = 'broker'", "settings-invalid", ["line 1", "identity.broker.client_id"]),
+    ("[identity.broker]\nissuer = 'https://i.example'", "settings-invalid", ["line 1", "broker"]),
+    ("[identity]\nmode = 'broker'\n[identity.broker]\nclient_id = 'd'\nissuer = 'i'", "settings-invalid", ["line 5", "issuer"]),
+    ("[[identity.clients]]\nid = 'c'", "settings-invalid", ["line 1", "redirect_uris"]),
+    ("[[identity.clients]]\nid = 'c'\nredirect_uris = ['http://evil.example/cb']", "settings-invalid", ["line 3", "http to another host"]),
+    ("[[identity.clients]]\nid = 'c'\ngrants = ['client_credentials']", "settings-invalid", ["line 1", "secret"]),
+    ("[[identity.clients]]\nid = 'https://c.example/d'\nredirect_uris = ['https://c.example/cb']", "settings-invalid", ["line 2", "id"]),
+    ("[[identity.clients]]\nid = 'c'\nsecret = 'literal'", "settings-invalid", ["line 3", "secret"]),
+    ("[[identity.clients]]\nid = 'c'\ngrants = ['jwt_bearer']", "settings-invalid", ["line 3", "broker"]),
+    ("[[identity.clients]]\nid = 'c'\ngrants = ['password']", "settings-invalid", ["line 3", "grants"]),
+    ("[[identity.users]]\nname = 'client:x'", "settings-invalid", ["line 2", "name"]),
+    ("[identity.registration]\nschemes = ['javascript']", "settings-invalid", ["line 2", "schemes"]),
+    ("[controls.ask-consent]\nmode = 'off'", "settings-floor", ["line 2", "ask-consent"]),
     ("identity.mode = 'external'", "settings-invalid", ["line 1", "identity.issuers"]),
-    ("identity.mode = 'broker'", "settings-not-available", ["line 1", "broker"]),
-    ("identity.mode = 'broker'", "settings-not-available", ["line 1", "broker"]),
     ("[[identity.issuers]]\nissuer = 'https://a.example'", "settings-invalid", ["identity.issuers", "external"]),
     (ISSUER + "issuer = 'x'", "settings-invalid", ["line 4", "identity.issuers[0].issuer"]),
     (ISSUER + "issuer = 'http://a.example'", "settings-invalid", ["line 4", "https"]),
@@ -184,13 +195,19 @@ REFUSED = [
     ("[servers.a]\nurl = 'http://mcp.example.com/mcp'", "settings-invalid", ["line 2", "https"]),
     ("[servers.a]\nurl = 'https://u:p@h/mcp'", "settings-invalid", ["line 2", "servers.a.url"]),
     (WEB + "sandbox = 'none'", "settings-invalid", ["line 3", "servers.a.sandbox"]),
-    (WEB + "credentials = { type = 'oauth' }", "settings-not-available", ["line 3", "oauth"]),
-    (WEB + "credentials = { type = 'token-exchange' }", "settings-not-available", ["line 3"]),
+    (WEB + "credentials = { type = 'token-exchange' }", "settings-invalid", ["line 3", "issuer"]),
+    (WEB + "credentials = { type = 'client-credentials', issuer = 'https://a.b', client_id = 'x' }", "settings-invalid", ["client_secret"]),
+    (WEB + "credentials = { type = 'client-credentials', issuer = 'http://a.b', client_id = 'x' }", "settings-invalid", ["https"]),
+    (WEB + "credentials = { type = 'client-credentials', client_secret = 'hunter2' }", "settings-invalid", ["client_secret", "{ env = "]),
+    (WEB + "credentials = { type = 'none', client_id = 'x' }", "settings-invalid", ["client_id", "needs type"]),
+    (WEB + "credentials = { type = 'oauth', audience = 'x' }", "settings-invalid", ["audience", "needs type"]),
+    (WEB + "credentials = { type = 'oauth', authorize_url = 'https://a.b' }", "settings-invalid", ["authorize_url"]),
+    (WEB + "credentials = { type = 'on-behalf-of', token_url = 'https://a.b', client_id = 'x', client_secret = { env = 'A' } }",
+     "settings-invalid", ["scopes"]),
     (WEB + "credentials = { type = 'header' }", "settings-invalid", ["line 3", "secret reference"]),
     (WEB + "credentials = { type = 'header', value = 'hunter2' }", "settings-invalid", ["line 3", "{ env = "]),
     (WEB + "credentials = { type = 'header', name = 'Host', value = { env = 'A' } }", "settings-invalid", ["name"]),
     (WEB + "credentials = { type = 'header', value = { env = 'A', file = 'B' } }", "settings-invalid", ["one of"]),
-    (WEB + "credentials = { type = 'header', value = { vault = 'A' } }", "settings-not-available", ["vault"]),
     (WEB + "tls = { pin = ['sha1/x'] }", "settings-invalid", ["line 3", "servers.a.tls.pin[0]"]),
     (WEB + "tls = { pin = ['sha256/AAAA'] }", "settings-invalid", ["32 bytes"]),
     (WEB + "tls = { pin = ['sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB='] }", "settings-invalid", ["servers.a.tls.pin[0]"]),
@@ -199,9 +216,17 @@ REFUSED = [
     (WEB + "tls = { pins = [] }", "settings-unknown-key", ["servers.a.tls.pin"]),
     ("[servers.a]\nurl = 'http://127.0.0.1:1/mcp'\ntls = { ca_file = 'c' }", "settings-invalid", ["https"]),
     (SERVER + "tls = { ca_file = 'c' }", "settings-invalid", ["https"]),
+    (WEB + "credentials = { type = 'header', value = { vault = 'A' } }", "settings-invalid", ["vault", "mount/path#field"]),
+    (WEB + "credentials = { type = 'header', value = { vault = 'a/b#c' } }", "settings-invalid", ["secrets.vault", "servers"]),
+    (WEB + "credentials = { type = 'header', value = { keyvault = 'abc/b' } }", "settings-invalid", ["secrets.keyvault", "servers"]),
+    ("[secrets.vault]\nurl = 'http://vault.example'", "settings-invalid", ["secrets.vault.url"]),
+    ("[secrets.vault]\nurl = 'https://vault.example'", "settings-invalid", ["secrets.vault.token"]),
+    ("[secrets.vault]\nurl = 'https://vault.example'\ntoken = 'hunter2'", "settings-invalid", ["secrets.vault.token", "{ env = "]),
+    ("[secrets.vault]\nurl = 'https://v.example'\ntoken = { vault = 'a/b#c' }", "settings-invalid", ["lies in none"]),
+    ("[secrets.keyvault]\ntenant = 'x'", "settings-invalid", ["secrets.keyvault", "client_id"]),
     (SERVER + "env = { K = 1 }", "settings-invalid", ["line 3", "servers.a.env.K"]),
     (SERVER + "env = { 'a=b' = '1' }", "settings-invalid", ["line 3"]),
-    (SERVER + "env = { K = { keyring = 'x' } }", "settings-not-available", ["line 3", "keyring"]),
+    (SERVER + "env = { K = { keyring = 'x' } }", "settings-invalid", ["line 3", "keyring"]),
     (SERVER + "egress = ['h:443']", "settings-not-available", ["line 3", "servers.a.egress"]),
     (SERVER + "trust = 'signed'", "settings-not-available", ["line 3", "signed"]),
     (SERVER + "trust = 'blind'", "settings-invalid", ["line 3", "trust"]),
@@ -269,6 +294,19 @@ def test_hard_profiles_name_what_weakens_them(profile, weak):
     assert refusal(head + weak).code == "settings-floor"
 
 
+@pytest.mark.parametrize("profile", ["production", "regulated"])
+def test_strict_profiles_have_no_embedded_accounts_unless_they_are_allowed_by_name(profile):
+    head = f"gateway.profile = '{profile}'\ngateway.public_url = 'https://a.example'\n"
+    users = "[[identity.users]]\nname = 'alice'\n"
+    refused = refusal(head + users)
+    assert refused.code == "settings-floor"
+    assert "embedded_accounts_in" in refused.tell
+    other = "regulated" if profile == "production" else "production"
+    assert refusal(f"{head}[identity]\nembedded_accounts_in = ['{other}']\n{users}").code == "settings-floor"
+    allowed = refusal(f"{head}[identity]\nembedded_accounts_in = ['{profile}']\n{users}")
+    assert allowed.code == "settings-not-available"  # what is refused now is the rest of the profile
+
+
 def test_controls_above_the_floor_may_report_or_be_off_anywhere():
     settings = read("[controls.limit-rate]\nmode = 'off'\n[controls.ask-policy]\nmode = 'report'")
     assert settings.controls["limit-rate"].mode == "off"
@@ -307,6 +345,9 @@ def test_every_setting_has_a_sentence():
         SERVER + "files = [{ path = 'a' }]\nenv = { K = 'v' }\n[limits.address]\n[limits.tool.'a/b.c']\n"
         "[[identity.users]]\nname = 'x'\n[gateway.tls]\ncert = 'c'\nkey = { file = 'k' }\n"
         "[admin.tls]\ncert = 'c'\nkey = { file = 'k' }\n"
+        "[[identity.clients]]\nid = 'c'\nredirect_uris = ['https://c.example/cb']\n"
+        "[[alerts.webhooks]]\nurl = 'https://h.example'\n"
+        f"[[secrets.honeytokens]]\nname = 'b'\nsha256 = '{'0' * 64}'\n"
         "[servers.b]\nurl = 'https://h/mcp'\ntls = { client_cert = 'c', client_key = { file = 'k' } }\n"
     )
     external = read(ISSUER + "issuer = 'https://a.example'\naudiences = { mcp = 'x' }\nclients = ['a']")
@@ -416,3 +457,53 @@ def test_no_bytes_raise_anything_but_a_clear_refusal(content):
         load_bytes(content, FILE)
     except OperatorError as error:
         assert error.code.startswith("settings-")
+
+
+_CANARY = "canary-7f3e9a-1c"
+_GH = "ghp_" + "a1B2" * 9
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        (f"command = ['x']\nenv = {{ API_TOKEN = '{_CANARY}' }}", "servers.a.env.API_TOKEN"),
+        (f"command = ['x']\nenv = {{ db_password = '{_CANARY}' }}", "servers.a.env.db_password"),
+        (f"command = ['x']\nenv = {{ WHAT = '{_GH}' }}", "servers.a.env.WHAT"),
+        (f"command = ['x', '--api-key={_CANARY}']", "servers.a.command[1]"),
+        (f"command = ['x', '--token', '{_CANARY}']", "servers.a.command[2]"),
+        (f"command = ['x', '{_GH}']", "servers.a.command[1]"),
+        (f"url = 'https://x.example/mcp?api_key={_CANARY}'", "servers.a.url"),
+        (f"url = 'https://u:{_CANARY}@x.example/mcp'", "servers.a.url"),
+        (f"url = 'https://x.example/mcp'\ncredentials = {{ type = 'header', value = '{_CANARY}' }}", "servers.a.credentials.value"),
+        (
+            f"url = 'https://x.example/mcp'\ncredentials = {{ type = 'header', prefix = '{_GH}', value = {{ env = 'A' }} }}",
+            "servers.a.credentials.prefix",
+        ),
+    ],
+)  # fmt: skip
+def test_a_literal_secret_is_refused_by_its_key_and_not_repeated(
+    tmp_path: Path, table: str, key: str
+) -> None:
+    file = tmp_path / "doorward.toml"
+    file.write_text(f"[servers.a]\n{table}\n")
+    with pytest.raises(OperatorError) as caught:
+        load(file)
+    assert key in caught.value.tell
+    assert "line" in caught.value.tell
+    for secret in (_CANARY, _GH):
+        assert secret not in caught.value.tell + caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "command = ['x']\nenv = { TZ = 'Europe/Amsterdam', MAX_TOKENS = '4096', TOKEN = '', USE_TOKEN = 'true' }",
+        "command = ['x', '--token-file', '/run/secrets/token']\nenv = { API_KEY = '/run/secrets/key' }",
+        "command = ['x', '--secret', 'off', 'tokenizer']",
+        "url = 'https://x.example/mcp?page=keyboard-layout'",
+    ],
+)
+def test_plain_settings_are_no_secrets(tmp_path: Path, table: str) -> None:
+    file = tmp_path / "doorward.toml"
+    file.write_text(f"[servers.a]\n{table}\n")
+    load(file)

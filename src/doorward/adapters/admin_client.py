@@ -67,6 +67,10 @@ class AdminClient:
         """Send ``body`` as JSON. Raises as ``get``."""
         return self._ask("POST", path, msgspec.json.encode({} if body is None else body))
 
+    def delete(self, path: str) -> Any:
+        """Delete what lies at ``path``. Raises as ``get``."""
+        return self._ask("DELETE", path, None)
+
     def _ask(self, verb: str, path: str, body: bytes | None) -> Any:
         connection = _UnixConnection(self._path, self._seconds)
         fields = {"Content-Type": "application/json"} if body is not None else {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable
@@ -78,7 +79,12 @@ def places(home: Path, project: Path | None) -> list[ClientFile]:
 def read_config(path: Path) -> bytes | None:
     """A file's bytes; None where there is none. Raises: OperatorError ``import-unreadable``."""
     try:
-        with path.open("rb") as stream:
+        # Not to wait for a writer: a project may hold a link to a pipe or a terminal.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OperatorError("import-unreadable", f"{path} is no file.")
+        with os.fdopen(descriptor, "rb") as stream:
             content = stream.read(FILE_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -137,20 +143,26 @@ class Backups:
         left = []
         for one in self.applied():
             path = Path(one.path)
-            content = read_config(path)
-            fine = content is not None and digest_of(content) == one.after
-            if fine:
-                try:
-                    _write(path, (self._folder / _name(one.before)).read_bytes(), one.mode)
-                except OSError as error:
-                    raise OperatorError(
-                        "import-unwritable", f"{path} cannot be put back: {error.strerror}."
-                    ) from error
-            else:
+            fine = self._put_back(path, one)
+            if not fine:
                 left.append(one)
             said(path, fine)
         self._write_index(left)
         return not left
+
+    def _put_back(self, path: Path, one: Applied) -> bool:
+        """False where the file, or what is kept of it, is not as it was left: the others are put back all the same."""
+        try:
+            content = read_config(path)
+            if content is None or digest_of(content) != one.after:
+                return False
+            before = read_config(self._folder / _name(one.before))
+            if before is None or digest_of(before) != one.before:
+                return False
+            _write(path, before, one.mode)
+        except (OperatorError, OSError):
+            return False
+        return True
 
     def _write_index(self, applied: list[Applied]) -> None:
         if self._folder.exists():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from doorward.base.errors import OperatorError
 from doorward.base.ids import mint_handle
 from doorward.identity.keys import KeySet
+from doorward.identity.sealing import MasterKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 TOKEN_KEYS_FILE = "token-signing.json"
+MASTER_KEYS_FILE = "master.json"
 KEY_FILE_BYTES = 65_536  # no key file of ours is near this size
 _SHARED_BITS = 0o077
 
@@ -39,13 +41,30 @@ def load_or_create_keys(data_dir: Path) -> KeySet:
 def rotate_keys(data_dir: Path) -> KeySet:
     """Replace the signing key; tokens of the old ones stay valid until they expire. One caller at a time."""
     keys = load_or_create_keys(data_dir).rotated()
+    replace_key_file(data_dir, TOKEN_KEYS_FILE, keys.to_bytes())
+    return keys
+
+
+def load_or_create_master(data_dir: Path) -> MasterKeys:
+    """The master keys of this installation, made on first use. Raises: OperatorError, as ``load_or_create_keys``."""
+    content = _load_or_create(data_dir, MASTER_KEYS_FILE, lambda: MasterKeys.generate().to_bytes())
+    return MasterKeys.from_bytes(content)
+
+
+def replace_key_file(data_dir: Path, name: str, content: bytes) -> None:
+    """Put a key file in place, whole and on disk. One caller at a time. Raises: OperatorError ``key-file-unusable``."""
     folder = _keys_folder(data_dir)
     try:
-        os.replace(_written_aside(folder, TOKEN_KEYS_FILE, keys.to_bytes()), folder / TOKEN_KEYS_FILE)
+        os.replace(_written_aside(folder, name, content), folder / name)
         _sync_folder(folder)
     except OSError as error:
         raise _unusable(error) from error
-    return keys
+
+
+def key_file_times(data_dir: Path) -> dict[str, float]:
+    """Key files by name and when each was last written, Unix seconds."""
+    folder = _keys_folder(data_dir)
+    return {path.name: path.stat().st_mtime for path in sorted(folder.iterdir()) if path.name[0] != "."}
 
 
 def load_or_create_secret(data_dir: Path, name: str, size_bytes: int = 32) -> bytes:

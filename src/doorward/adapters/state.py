@@ -157,6 +157,17 @@ class State:
         )
         return (bytes(rows[0][0]), int(rows[0][1])) if rows else None
 
+    def row(self, space: str, key: str, now: float) -> tuple[bytes, int, float] | None:
+        """As ``kept``, with when it expires (0: never)."""
+        rows = self._run(
+            "SELECT value, version, expires_at FROM kept WHERE space = :space AND key = :key"
+            " AND (expires_at = 0 OR expires_at > :now)",
+            space=space,
+            key=key,
+            now=now,
+        )
+        return (bytes(rows[0][0]), int(rows[0][1]), float(rows[0][2])) if rows else None
+
     def take(self, space: str, key: str, now: float) -> bytes | None:
         """A row's value, which is gone with it: of two who take it one gets None."""
         rows = self._run(
@@ -171,6 +182,11 @@ class State:
         self._run("DELETE FROM kept WHERE expires_at > 0 AND expires_at <= :now", now=now)
         rows = self._run("SELECT key, value FROM kept WHERE space = :space ORDER BY key", space=space)
         return {str(key): bytes(value) for key, value in rows}
+
+    def spaces(self, prefix: str) -> list[str]:
+        """The spaces that hold rows and whose name begins with ``prefix``, sorted."""
+        rows = self._run("SELECT DISTINCT space FROM kept ORDER BY space")
+        return [str(row[0]) for row in rows if str(row[0]).startswith(prefix)]
 
     def drop(self, space: str, key: str) -> bool:
         """Delete a row; False when there was none."""

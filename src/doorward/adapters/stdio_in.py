@@ -18,7 +18,7 @@ from typing import Any
 
 from doorward.adapters.outbox import Outbox
 from doorward.base import limits
-from doorward.base.errors import CallerError, UpstreamError
+from doorward.base.errors import CallerError, OperatorError, UpstreamError
 from doorward.controls.control import Head
 from doorward.gateway.ports import Front, Reply
 from doorward.protocol import codes
@@ -75,8 +75,9 @@ class StdioFace:
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Take over stdin and stdout; whatever else is printed goes to stderr from now on. Raises: OSError."""
+        """Take over stdin and stdout; whatever else is printed goes to stderr from now on. Raises: OperatorError, OSError."""
         loop = asyncio.get_running_loop()
+        _check_descriptors()
         sys.stdout.flush()
         out = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(2, 1)
@@ -372,6 +373,17 @@ class _Turn:
             self._is_over = True
             self._face.over(self)
             self._on_over()
+
+
+def _check_descriptors() -> None:
+    """Raises: OperatorError ``wrap-stdio`` where there is nobody to speak to, or no loop can wait for it."""
+    try:
+        os.fstat(0)
+        mode = os.fstat(1).st_mode
+    except OSError as error:
+        raise OperatorError("wrap-stdio", "stdin or stdout is closed.") from error
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
+        raise OperatorError("wrap-stdio", "stdout must be a pipe or a terminal, not a file.")
 
 
 def _key(message_id: Any) -> tuple[type, Any]:

@@ -179,7 +179,7 @@ class Certificates(Office):
         return material
 
     def _key(self, reference: SecretReference, where: str) -> bytes:
-        return self.supervisor._secrets.resolve(reference, where).reveal()
+        return self.supervisor.secret(reference, where).reveal()
 
     # -- watching -----------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ class Chronicle:
         )
         self._log.on_failed = on_failed
         self._is_open = False
+        self.on_alert: Callable[[dict[str, str]], None] = lambda _: None  # hears of each record of kind alert
 
     async def _sign(self, origin: str, size: int, root: bytes) -> str:
         return await asyncio.to_thread(self._signer.sign, origin, size, root)
@@ -72,12 +73,15 @@ class Chronicle:
         method: str,
         actor: str,
         *,
-        kind: Literal["admin", "server", "alert"] = "admin",
+        kind: Literal["auth", "admin", "server", "alert"] = "admin",
         verdict: Weight = "note",
         server: str = "",
         item: str = "",
         control: str = "",
         reason: str = "",
+        client: str = "",
+        http_status: int = 0,
+        address: str = "",
     ) -> None:
         """Put a happening on record; ``actor`` is ``os:<uid>``, ``file``, ``signal`` or who the admin plane knows.
 
@@ -97,12 +101,26 @@ class Chronicle:
                 item=item,
                 control=control,
                 reason=reason,
+                client=client,
+                http_status=http_status,
+                address=address,
             )
         )
         try:
             self._log.flush()
         except StoreError:
             return  # on_failed was told, which ends the whole
+        if kind == "alert":
+            self.on_alert(
+                {
+                    "method": method,
+                    "principal": actor,
+                    "server": server,
+                    "item": item,
+                    "reason": reason,
+                    "address": address,
+                }
+            )
 
 
 def own_actor() -> str:

@@ -19,10 +19,13 @@ from doorward.controls.gate_server_requests import GateServerRequests
 from doorward.controls.limit_rate import Counters, Limit, LimitRate, Limits
 from doorward.controls.match_pin import MatchPin, Pins
 from doorward.controls.order import ORDER
+from doorward.controls.present_credential import Credentials, PresentCredential
 from doorward.controls.scope_cache import ScopeCache
 from doorward.controls.seal_state import SealState
 from doorward.gateway.pipeline import Placed
+from doorward.identity.clients import OWN
 from doorward.identity.foreign_judge import Ask, ForeignJudge, TokenMemory
+from doorward.identity.grants import CLIENT_SUBJECT
 from doorward.identity.metadata import issuer_of
 from doorward.identity.proof import NonceSeal, ProofJudge
 from doorward.identity.tokens import TokenJudge
@@ -68,7 +71,8 @@ def _judge(
         issuer_of(settings.gateway.public_url),
         clock,
         payload["revoked"],
-        users={user.name: user.roles for user in settings.identity.users},
+        users=accounts_of(settings),
+        is_brokered=settings.identity.mode == "broker",
         accepts_created=settings.gateway.profile in _OPEN_PROFILES,
         budget=memory.budget,
     )
@@ -79,6 +83,14 @@ def _binding(settings: Settings, payload: dict[str, Any], clock: Clock) -> BindT
     since = float(((payload.get("papers") or {}).get("proofs") or {}).get("since", clock.now()))
     judge = ProofJudge(nonces, clock, requires_nonce=settings.identity.dpop_nonce == "required", since=since)
     return BindToken(judge, nonces, settings.gateway.public_url)
+
+
+def accounts_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Who may be the subject of our tokens, with the roles that they have now: accounts, and clients for themselves."""
+    identity = settings.identity
+    users = {user.name: user.roles for user in identity.users} if identity.mode == "embedded" else {}
+    clients = {CLIENT_SUBJECT + one.id: one.roles for one in identity.clients if OWN in one.grants}
+    return {**users, **clients}
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -107,6 +119,7 @@ def build_controls(
     *,
     memory: TokenMemory | None = None,
     ask: Ask | None = None,
+    credentials: Credentials | None = None,
 ) -> tuple[list[Placed], LimitRate]:
     """All controls in order, with their modes; and the limits apart, for the check by peer address.
 
@@ -122,7 +135,12 @@ def build_controls(
             allowed_hosts(gateway.listen, public.netloc, gateway.hosts, public.scheme),
             allowed_origins(gateway.listen, origin, gateway.origins, "https" if gateway.tls else "http"),
         ),
-        CheckToken: CheckToken(judge, gateway.public_url, " ".join(scopes_of(settings))),
+        CheckToken: CheckToken(
+            judge,
+            gateway.public_url,
+            " ".join(scopes_of(settings)),
+            {one.sha256: one.name for one in settings.secrets.honeytokens},
+        ),
         BindToken: _binding(settings, payload, clock),
         CheckHead: CheckHead(settings.limits.body_bytes),
         BindSession: BindSession(),
@@ -131,6 +149,7 @@ def build_controls(
         AskPolicy: AskPolicy(policy),
         MatchPin: MatchPin(pins, {name: spec.trust for name, spec in settings.servers.items()}),
         SealState: SealState(),
+        PresentCredential: PresentCredential(credentials),
         GateServerRequests: GateServerRequests(
             {name: spec.allow_requests for name, spec in settings.servers.items()}
         ),

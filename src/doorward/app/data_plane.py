@@ -23,20 +23,21 @@ from doorward.adapters.outbox import Outbox
 from doorward.adapters.shared_counters import SharedCounters
 from doorward.adapters.stdio_link import StdioUpstream
 from doorward.app.client_face import ClientFace, OpenFace
-from doorward.app.controls import build_controls, build_policy
+from doorward.app.controls import accounts_of, build_controls, build_policy
 from doorward.app.documents import documents_of
 from doorward.app.session_office import Killed
 from doorward.app.trust import trusts_of, withdrawn_of
+from doorward.app.worker_parts import Alarm, NoLimit, everyone, fixed_credential, kind_of, later
 from doorward.app.worker_tls import WorkerTls
 from doorward.base.clock import SystemClock
 from doorward.base.errors import DoorwardError, StoreError
 from doorward.base.ids import EventIds
 from doorward.catalogue.pins import Row
 from doorward.catalogue.server import ServerSpec
-from doorward.controls.control import Refuse
 from doorward.controls.limit_rate import LimitRate
 from doorward.controls.scope_cache import ScopeCache
 from doorward.gateway.bridge import BridgedUpstream
+from doorward.gateway.credentials import CredentialBook, CredentialedUpstream
 from doorward.gateway.desk import Desk
 from doorward.gateway.exchange import Exchange
 from doorward.gateway.facts import FactBook
@@ -44,7 +45,7 @@ from doorward.gateway.front import Addresses, Gateway
 from doorward.gateway.http_link import HttpUpstream
 from doorward.gateway.pinned import PinDesk, PinnedUpstream
 from doorward.gateway.pipeline import Pipeline, Placed
-from doorward.gateway.ports import Cancel, Upstream
+from doorward.gateway.ports import Upstream
 from doorward.gateway.proofs import ProofDesk
 from doorward.gateway.recorder import Recorder
 from doorward.gateway.relay import RelayedResponder, RelayingClient
@@ -63,7 +64,6 @@ _ENDLESS = frozenset({"subscriptions/listen"})  # ends when somebody ends it
 _BREAK_SECONDS = 1.0  # of a drain, for what is told that it ends now
 _DRAIN_LOOK_SECONDS = 0.02
 _ASK_SECONDS = 30.0
-_PRESENT_SECONDS = 10.0
 _GOODBYE_SECONDS = 1.0
 
 
@@ -89,13 +89,14 @@ class DataPlane:
         self._clock = SystemClock()
         self._ids = EventIds()
         self.freshness = Freshness(self._clock)
-        self._facts = FactBook(self._clock, _later)
+        self._facts = FactBook(self._clock, later)
         self._facts.tell = lambda server: peer.tell("list-changed", {"server": server})
+        self._book = CredentialBook(lambda payload, then: self._ask("credential", payload, then), self._clock)
         self._live: set[Exchange] = set()
         self._killed = Killed()
         self._tls = WorkerTls(self._tell_certificate)
         self._pools: dict[tuple[object, ...], HttpPool] = {}
-        self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
+        self._upstreams: dict[str, tuple[ServerSpec, bytes, BridgedUpstream, Upstream]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._tokens = TokenMemory(self._clock)
         self._trusts: dict[str, TrustedIssuer] = {}
@@ -149,6 +150,7 @@ class DataPlane:
             clock=self._clock,
             ids=self._ids,
             relay=self._relay,
+            alert=Alarm(peer=self._peer, clock=self._clock).ring,
             web=WebDoor(lambda payload, then: self._ask("web", payload, then)),
             states=self._states,
             proofs=ProofDesk(lambda payload, then: self._ask("proof-once", payload, then)),
@@ -196,7 +198,7 @@ class DataPlane:
         for exchange in list(self._live):
             exchange.stop("The gateway is shutting down.")
         self.table.close()
-        for _, _, upstream in self._upstreams.values():
+        for _, _, upstream, _ in self._upstreams.values():
             upstream.close()
         goodbyes = min(until, loop.time() + _GOODBYE_SECONDS)  # servers are told that their sessions are over
         while any(pool.is_busy for pool in self._pools.values()) and loop.time() < goodbyes:
@@ -261,7 +263,7 @@ class DataPlane:
     ) -> Callable[[Principal, Iterable[str]], bool]:
         """Who may no longer hear what a server says on streams that were opened before these settings."""
         before = self._accounts
-        self._accounts = {user.name: frozenset(user.roles) for user in settings.identity.users}
+        self._accounts = {name: frozenset(roles) for name, roles in accounts_of(settings).items()}
         # Their roles are as their token was judged then: the next request finds out what they are now.
         changed = {name for name, roles in before.items() if self._accounts.get(name) != roles}
         trusted, self._trusts = self._trusts, {one.issuer: one for one in trusts_of(settings)}
@@ -278,11 +280,15 @@ class DataPlane:
     def _addresses(self) -> Addresses:
         """The per-address limit, unless its control is off."""
         on = any(one.control is self._limits and one.mode == "enforce" for one in self._placed)
-        return self._limits if on and self._limits is not None else _NoLimit()
+        return self._limits if on and self._limits is not None else NoLimit()
 
     def _build(self, payload: dict[str, Any], settings: Settings) -> Snapshot:
         self._tls.adopt((payload.get("papers") or {}).get("tls"))
         policy = build_policy(settings, payload.get("policies") or {})
+        kinds = {
+            name: kind_of(spec) for name, spec in settings.servers.items() if spec.credentials.is_granted
+        }
+        self._book.adopt(kinds, (payload.get("papers") or {}).get("credentials"))
         placed, limits = build_controls(
             settings,
             payload,
@@ -292,6 +298,7 @@ class DataPlane:
             self.pins,
             memory=self._tokens,
             ask=self._ask,
+            credentials=self._book,
         )
         if self._limits is not None:
             limits.adopt(self._limits)
@@ -317,7 +324,7 @@ class DataPlane:
             ids=self._ids,
             servers=dict(settings.servers),
             upstreams=upstreams,
-            may_use_server=policy.may_use_server if enforced else _everyone,
+            may_use_server=policy.may_use_server if enforced else everyone,
             end_session=self.table.drop,
             deny_as=settings.gateway.deny_as,
             sync_all=settings.audit.durability == "before-upstream" or profile in ("production", "regulated"),
@@ -342,9 +349,9 @@ class DataPlane:
 
     def _build_upstreams(self, settings: Settings, secrets: dict[str, bytes]) -> dict[str, Upstream]:
         """Keep the upstream of every server whose settings did not change: its era and links stay known."""
-        kept: dict[str, tuple[ServerSpec, bytes, BridgedUpstream]] = {}
+        kept: dict[str, tuple[ServerSpec, bytes, BridgedUpstream, Upstream]] = {}
         for name, spec in settings.servers.items():
-            credential = _credential(spec, secrets.get(name, b""))
+            credential = fixed_credential(spec, secrets.get(name, b""))
             known = self._upstreams.get(name)
             if (
                 known is not None
@@ -353,20 +360,28 @@ class DataPlane:
                 and not self._tls.is_new(name)
             ):
                 kept[name] = known
+            elif (
+                known is not None
+                and known[0] == spec
+                and not self._tls.is_new(name)
+                and isinstance(known[3], HttpUpstream)
+            ):
+                known[3].present(credential)  # only the secret is another: what is open stays open
+                kept[name] = (spec, credential, known[2], known[3])
             else:
                 self._facts.forget(name)
-                kept[name] = (spec, credential, self._bridged(spec, credential))
-        for name, (_, _, before) in self._upstreams.items():
-            if kept.get(name, (None, None, None))[2] is not before:
+                inner = self._make_upstream(spec, credential)
+                kept[name] = (spec, credential, self._bridged(spec, inner), inner)
+        for name, (_, _, before, _) in self._upstreams.items():
+            if name not in kept or kept[name][2] is not before:
                 before.close()
         self._upstreams = kept
         return {name: one[2] for name, one in kept.items()}
 
-    def _bridged(self, spec: ServerSpec, credential: bytes) -> BridgedUpstream:
-        inner = self._make_upstream(spec, credential)
-        if spec.trust != "off":
-            inner = PinnedUpstream(inner, spec.name, self.pins)
-        return BridgedUpstream(inner, spec.name, self._states.book, _later)
+    def _bridged(self, spec: ServerSpec, inner: Upstream) -> BridgedUpstream:
+        """The era bridge over the pins over the server: definitions are compared as the server wrote them."""
+        pinned = inner if spec.trust == "off" else PinnedUpstream(inner, spec.name, self.pins)
+        return BridgedUpstream(pinned, spec.name, self._states.book, later)
 
     def _make_upstream(self, spec: ServerSpec, credential: bytes) -> Upstream:
         if spec.is_stdio:
@@ -380,20 +395,26 @@ class DataPlane:
             pool = HttpPool(host, port, self._outbox, self._deadlines, tls=context, check_peer=check)
             self._pools[(host, port, key)] = pool
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return HttpUpstream(spec.name, pool, parts.netloc, target, credential, self._facts.schema_of, _later)
+
+        def make(line: bytes) -> HttpUpstream:
+            return HttpUpstream(spec.name, pool, parts.netloc, target, line, self._facts.schema_of, later)
+
+        return (
+            CredentialedUpstream(spec.name, self._book, make)
+            if spec.credentials.is_granted
+            else make(credential)
+        )
 
     # -- pins ---------------------------------------------------------------------------------------------------
 
     def _present(self, payload: dict[str, Any], then: Callable[[Any], None]) -> None:
-        async def asking() -> None:
+        def answered(rows: Any) -> None:
             try:
-                rows = await self._peer.ask("present", payload, timeout_seconds=_PRESENT_SECONDS)
-                found = msgspec.convert(rows, list[Row])
-            except (DoorwardError, msgspec.ValidationError):
-                return then(None)
-            return then(found)
+                then(msgspec.convert(rows, list[Row]))
+            except msgspec.ValidationError:
+                then(None)
 
-        self._spawn(asking())
+        self._ask("present", payload, answered)
 
     def adopt_pins(self, payload: Any) -> None:
         """Newer rows, from the supervisor."""
@@ -464,27 +485,3 @@ class DataPlane:
             **(self._tls.numbers(self._listener) if isinstance(self._listener, HttpListener) else {}),
             **self._recorder.numbers(),
         }
-
-
-def _later(seconds: float, run: Callable[[], None]) -> Cancel:
-    return asyncio.get_running_loop().call_later(seconds, run).cancel
-
-
-def _everyone(principal: Principal, server: str) -> bool:  # noqa: ARG001 - as the policy engine would be asked
-    return True
-
-
-class _NoLimit:
-    """Addresses are not limited."""
-
-    def admit_address(self, address: str) -> Refuse | None:
-        """Everyone may come."""
-        return None
-
-
-def _credential(spec: ServerSpec, secret: bytes) -> bytes:
-    """The header line with what Doorward presents to this upstream, or b""."""
-    if spec.credentials.type != "header":
-        return b""
-    value = spec.credentials.prefix.encode() + secret
-    return spec.credentials.name.encode() + b": " + value + b"\r\n"

@@ -14,7 +14,7 @@ from doorward.base.clock import rfc3339
 from doorward.base.errors import CallerError, StoreError
 from doorward.catalogue.changes import changes_between
 from doorward.catalogue.definition import pin_of
-from doorward.catalogue.pins import Change, Item, PinBook, Row, Scanned, row_of
+from doorward.catalogue.pins import FORM_BYTES, Change, Item, PinBook, Row, Scanned, row_of
 from doorward.console.acts import Act, Asked
 from doorward.detect.definition import report_on
 from doorward.gateway.routes import join_name, join_uri
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SPACE = "pins"
 _SEEN_APART = 8  # further first sights of one batch go on record as one
+_CHANGES_APART = 64  # further changes of one batch likewise: a server may change thousands at each list
 _KINDS = ("tool", "prompt", "resource", "template", "instructions")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Item).decode
@@ -59,6 +60,9 @@ class Definitions(Office):
         super().__init__(supervisor)
         self._scan = look
         self._book = PinBook()
+        self._owed: tuple[Presented, list[Change]] | None = (
+            None  # weighed, but not written down and on record yet
+        )
         self._turn = asyncio.Lock()  # one batch after the other: what is written down is what was decided
 
     async def open(self) -> None:
@@ -102,13 +106,23 @@ class Definitions(Office):
         if spec is None or seen.kind not in _KINDS:
             raise StoreError("bus-payload", "A worker presented definitions of an unknown server.")
         async with self._turn:
-            found = await asyncio.to_thread(self._weigh, seen, spec.trust)
-            changed = [change.item for change in found]
-            await self._write(changed)
-            self._record(seen, found)
-        rows = self._rows_of(seen, changed)
+            changed = await self._settle()
+            self._owed = (seen, await asyncio.to_thread(self._weigh, seen, spec.trust))
+            changed += await self._settle()
+        rows = self._rows_of(seen)
         self._tell(changed, but=index)
         return rows
+
+    async def _settle(self) -> list[Item]:
+        """Write and record what was weighed. Where that fails nobody gets an answer, and the next one comes here first."""
+        if self._owed is None:
+            return []
+        seen, found = self._owed
+        changed = [change.item for change in found if self._is_kept(change.item)]
+        await self._write(changed)
+        self._owed = None
+        self._record(seen, found)
+        return changed
 
     def _weigh(self, seen: Presented, trust: Any) -> list[Change]:
         book, now = self._book, time.time()
@@ -121,7 +135,8 @@ class Definitions(Office):
             if len(forms[name]) > 1 and self._is_approved(seen, name, pin):
                 continue  # two definitions under one name: the approved one of them does not speak for both
             known = book.is_known(seen.server, seen.kind, name, pin, seen.principal)
-            scan = Scanned() if known or self._is_approved(seen, name, pin) else self._look(seen.kind, form)
+            looks = not known and not self._is_approved(seen, name, pin) and self._has_room(seen, name, form)
+            scan = self._look(seen.kind, form) if looks else Scanned()
             change = book.present(
                 seen.server,
                 seen.kind,  # type: ignore[arg-type]  # one of _KINDS
@@ -136,6 +151,14 @@ class Definitions(Office):
                 found.append(change)
         return found
 
+    def _has_room(self, seen: Presented, name: str, form: bytes) -> bool:
+        """Whether it is kept at all: what is not needs no scan, however much of it a server makes up."""
+        is_there = (seen.server, seen.kind, name) in self._book.items
+        return len(form) <= FORM_BYTES and (is_there or not self._book.no_room(seen.server, name, form))
+
+    def _is_kept(self, item: Item) -> bool:
+        return self._book.items.get((item.server, item.kind, item.name)) is item
+
     def _is_approved(self, seen: Presented, name: str, pin: str) -> bool:
         item = self._book.items.get((seen.server, seen.kind, name))
         return item is not None and item.pin == pin
@@ -146,13 +169,12 @@ class Definitions(Office):
         except CallerError as error:  # a definition that our own reader refuses
             return Scanned("block", ({"rule": error.code, "message": error.tell},))
 
-    def _rows_of(self, seen: Presented, changed: Sequence[Item]) -> list[Any]:
-        """What the asking worker must know now: of every item that it named."""
-        fresh = {item.name: item for item in changed}
+    def _rows_of(self, seen: Presented) -> list[Any]:
+        """What the asking worker must know now: of every item that it named, but those that are not kept."""
         on_change = self._on_change(seen.server)
         rows = []
         for name, _ in seen.items:
-            item = self._book.items.get((seen.server, seen.kind, name)) or fresh.get(name)
+            item = self._book.items.get((seen.server, seen.kind, name))
             if item is not None:
                 rows.append(_packed(row_of(item, on_change)))
         return rows
@@ -174,14 +196,16 @@ class Definitions(Office):
                 worker.peer.tell("pins", rows)
 
     def _record(self, seen: Presented, found: Sequence[Change]) -> None:
-        first = [change for change in found if change.method == "definition-pinned"]
-        apart = first if len(first) <= _SEEN_APART else []
-        if len(first) > _SEEN_APART:
-            self._note("definition-pinned", seen, f"{len(first)} of kind {seen.kind}", "first use", "allow")
+        by_method: dict[str, list[Change]] = {}
         for change in found:
-            if change.method != "definition-pinned" or change in apart:
-                held = change.item.state == "held"
-                self._note(change.method, seen, change.item.name, change.reason, "hold" if held else "allow")
+            by_method.setdefault(change.method, []).append(change)
+        for method, changes in by_method.items():
+            verdict = "hold" if changes[0].item.state == "held" else "allow"
+            if len(changes) > (_SEEN_APART if method == "definition-pinned" else _CHANGES_APART):
+                self._note(method, seen, f"{len(changes)} of kind {seen.kind}", changes[0].reason, verdict)
+                continue
+            for change in changes:
+                self._note(method, seen, change.item.name, change.reason, verdict)
 
     def _note(self, method: str, seen: Presented, item: str, reason: str, verdict: Any) -> None:
         self.supervisor.note(
@@ -219,20 +243,27 @@ class Definitions(Office):
         async with self._turn:
             item = self._named(given)
             pin = str(given.get("pin", ""))
+            before = msgspec.structs.replace(item)
             item = self._book.approve(item.server, item.kind, item.name, pin, asked.who, time.time())
-            await self._decided(item, "definition-approved", asked.who, "allow")
+            await self._decided(item, before, "definition-approved", asked.who, "allow")
         return shown(item, self.supervisor.settings.servers[item.server])
 
     async def _reject(self, asked: Asked) -> dict[str, Any]:
         given = asked.body if isinstance(asked.body, dict) else {}
         async with self._turn:
             item = self._named(given)
+            before = msgspec.structs.replace(item)
             item = self._book.reject(item.server, item.kind, item.name, asked.who, time.time())
-            await self._decided(item, "definition-rejected", asked.who, "refuse")
+            await self._decided(item, before, "definition-rejected", asked.who, "refuse")
         return shown(item, self.supervisor.settings.servers[item.server])
 
-    async def _decided(self, item: Item, method: str, who: str, verdict: Any) -> None:
-        await self._write([item])
+    async def _decided(self, item: Item, before: Item, method: str, who: str, verdict: Any) -> None:
+        try:
+            await self._write([item])
+        except StoreError:
+            if verdict == "allow":
+                self._book.put_back(item, before)  # an approval that is not written down is none
+            raise
         self.supervisor.note(
             method,
             who,

@@ -7,7 +7,7 @@ from typing import Any
 from doorward.app.trust import scopes_of
 from doorward.gateway.answers import JSON_FIELDS
 from doorward.gateway.ports import Reply
-from doorward.identity.metadata import authorization_server, endpoint_path, protected_resource
+from doorward.identity.metadata import Offers, authorization_server, endpoint_path, protected_resource
 from doorward.protocol.json_door import encode_json
 from doorward.settings import Settings
 
@@ -27,8 +27,17 @@ def documents_of(settings: Settings, jwks: dict[str, Any]) -> dict[str, Reply]:
         path = endpoint_path(name)
         found[prefix + path] = protected_resource(public_url, path, scopes, issuers)
     if settings.identity.mode != "external":  # else the issuers publish their own
-        server = authorization_server(public_url)
+        server = authorization_server(public_url, _offers(settings))
         found["/.well-known/oauth-authorization-server"] = server
         found["/.well-known/openid-configuration"] = server
         found["/oauth/jwks"] = jwks
     return {path: Reply(200, _PUBLIC, encode_json(document)) for path, document in found.items()}
+
+
+def _offers(settings: Settings) -> Offers:
+    """What the authorization server serves with these settings."""
+    registration = settings.identity.registration
+    grants = {grant for one in settings.identity.clients for grant in one.grants}
+    return Offers(
+        registration.documents, registration.dynamic, "device_code" in grants, "jwt_bearer" in grants
+    )

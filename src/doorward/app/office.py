@@ -15,6 +15,7 @@ from doorward.console.acts import Act
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
+    from doorward.adapters.bus import Peer
     from doorward.app.supervisor import Supervisor
     from doorward.settings import Loaded
 
@@ -47,6 +48,10 @@ class Office:
     def asks(self) -> Mapping[str, Answering]:
         """Topics that workers may ask on the bus; DoorwardError crosses to the asker."""
         return {}
+
+    def listen(self, peer: Peer) -> None:
+        """A worker has come: hear what it tells."""
+        return
 
     def web_paths(self) -> Sequence[str]:
         """Paths of the data plane that it serves now: exact, or a prefix that ends in a slash."""

@@ -7,12 +7,17 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from doorward.app.alerts import Alerts
+from doorward.app.authorization import Authorization
 from doorward.app.certificates import Certificates
+from doorward.app.credential_room import CredentialRoom
 from doorward.app.definitions import Definitions
 from doorward.app.issuers import Issuers
+from doorward.app.key_room import KeyRoom
 from doorward.app.notary import Notary
 from doorward.app.office import Answering, Office
 from doorward.app.proofs import Proofs
+from doorward.app.secret_room import SecretRoom
 from doorward.app.session_office import Sessions
 from doorward.app.withdrawals import Withdrawals
 from doorward.base.errors import CallerError, DoorwardError
@@ -31,13 +36,18 @@ _log = logging.getLogger("doorward.offices")
 
 def offices_of(supervisor: Supervisor) -> list[Office]:
     """Every office there is. One line for each, with the reason where its place matters."""
-    issuers = Issuers(supervisor)
+    issuers, keys, sign_ins = Issuers(supervisor), KeyRoom(supervisor), Authorization(supervisor)
     return [
         Notary(supervisor),
+        keys,  # before all that keep secrets
+        SecretRoom(supervisor),
+        Alerts(supervisor),
+        Certificates(supervisor),  # before whatever listens or connects
+        sign_ins,
+        CredentialRoom(supervisor, keys, sign_ins),  # after what knows who is signed in
         issuers,
         Withdrawals(supervisor, issuers),
         Definitions(supervisor),
-        Certificates(supervisor),  # before whatever listens or connects
         Proofs(supervisor),
         Sessions(supervisor),
     ]
@@ -64,6 +74,10 @@ class Offices:
         for office in self._all:
             await office.open()
             self._opened.append(office)
+
+    def find(self, name: str) -> Office | None:
+        """The office of that name."""
+        return next((office for office in self._all if office.name == name), None)
 
     def judge(self, fresh: Loaded) -> None:
         """Let each refuse new settings. Raises: DoorwardError."""
@@ -99,6 +113,7 @@ class Offices:
         """Answer what a worker asks."""
         peer.answer("web", self._answer_web)
         for office in self._all:
+            office.listen(peer)
             for topic, answering in office.asks().items():
                 peer.answer(topic, _bound(answering, index))
 

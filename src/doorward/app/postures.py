@@ -6,8 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from doorward.app.certificates import Certificates
+from doorward.app.controls import mode_of
+from doorward.app.secrets import core_limit
+from doorward.controls.ask_consent import AskConsent
 from doorward.controls.keep_cage import KeepCage
 from doorward.controls.keep_ledger import Health, KeepLedger
+from doorward.controls.keep_secrets import KeepSecrets
 from doorward.controls.keep_tls import KeepTls
 
 if TYPE_CHECKING:
@@ -42,8 +46,12 @@ class Postures:
 
     def look(self) -> dict[str, tuple[State, str]]:
         """Slug -> state and what was seen."""
+        settings = self._supervisor.settings
+        asks = mode_of(settings, AskConsent.slug) == "enforce"
         probes = (
             KeepLedger(self._ledger),
+            AskConsent(settings.identity.mode, asks=asks),
+            self._secrets(),
             KeepCage(lambda: self._cage, self._supervisor.settings.servers),
             KeepTls(self._supervisor.offices.of(Certificates).health),
         )
@@ -52,6 +60,14 @@ class Postures:
             state, why = posture.probe()
             found[posture.slug] = (_STATES[state], why)
         return found
+
+    def _secrets(self) -> KeepSecrets:
+        own = self._supervisor
+        seen = own.secrets.seen if hasattr(own, "secrets") else {}
+        failing = {key: one.why for key, one in dict(seen).items() if one.state == "failing"}
+        keys = own.offices.find("keys")
+        sealed = getattr(keys, "sealed", None)
+        return KeepSecrets(failing, len(sealed.keys.names) if sealed is not None else 0, core_limit())
 
     def _ledger(self) -> Health:
         own = self._supervisor

@@ -7,7 +7,6 @@ that dies is started again with back-off; a supervisor that dies takes its worke
 from __future__ import annotations
 
 import asyncio
-import glob
 import logging
 import os
 import signal
@@ -30,6 +29,7 @@ from doorward.app.offices import Offices
 from doorward.app.postures import Postures
 from doorward.app.revision import Prepared, judge, prepare, try_whole
 from doorward.app.secrets import SecretReader
+from doorward.app.watching import watch_settings
 from doorward.app.worker_process import WORKER_MODULE, StartWorker, WorkerProcess
 from doorward.base.errors import CallerError, DoorwardError, OperatorError, StoreError
 from doorward.settings import Loaded, check_hot_change, load
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from doorward.adapters.stdio_pool import StdioPool
     from doorward.base.secret import Secret
     from doorward.catalogue.server import SecretReference
+    from doorward.identity.keys import KeySet
 
 _log = logging.getLogger("doorward.supervisor")
 _TICK_SECONDS = 0.5
-_POLL_SECONDS = 1.0
 _DRAIN_SECONDS = 10.0
 _MAKE_WAY_SECONDS = 1.0
 _BACKOFF_FIRST_SECONDS = 0.2
@@ -108,7 +108,7 @@ class Supervisor:
                 await self._start_worker(index)
             await self._prepare()
             self._spawn(self._tick())
-            self._spawn(self._poll())
+            self._spawn(watch_settings(self))
             self._note_start()
             self._spawn(self._after_the_first_call(self.postures.try_cage))
             await self._over.wait()
@@ -125,14 +125,14 @@ class Supervisor:
         opening = asyncio.ensure_future(asyncio.to_thread(self._open_state))
         await asyncio.sleep(0)
         data_dir = self.data_dir
-        self._secrets = SecretReader(self.settings)
+        self.secrets = SecretReader(self.settings)
         self._keys = load_or_create_keys(data_dir)
         self._session_key = load_or_create_secret(data_dir, "session")
         self._digest_key = load_or_create_secret(data_dir, "digest")
         lab = self.settings.gateway.profile == "lab"
         self.signer = LedgerSigner(data_dir, load_or_create_ed25519(data_dir, "ledger-signing"), lab=lab)
         self.counters = SharedCounters.attach(self._counters_fd, 0)
-        self._in_force = prepare(self.loaded, self._secrets)
+        self._in_force = await asyncio.to_thread(prepare, self.loaded, self.secrets)  # stores may be far
         chronicle = Chronicle(
             data_dir, self.signer, self._digest_key, self.settings.audit.sync_ms, on_failed=self.fail
         )
@@ -166,7 +166,7 @@ class Supervisor:
 
         return StdioPool(
             Cage(self.data_dir, loaded.path.parent),
-            env_of=lambda spec: self._secrets.env_of(spec),
+            env_of=lambda spec: self.secrets.env_of(spec),
             package_of=Packages(self.data_dir).packaged,
             on_event=self._note_server,
         )
@@ -366,7 +366,7 @@ class Supervisor:
 
     def secret(self, reference: SecretReference, where: str) -> Secret:
         """What a reference of the settings leads to. Raises: OperatorError."""
-        return self._secrets.resolve(reference, where)
+        return self.secrets.resolve(reference, where)
 
     # -- what workers ask ---------------------------------------------------------------------------------------
 
@@ -408,6 +408,17 @@ class Supervisor:
         for worker in self.workers.values():
             if worker.is_ready:
                 worker.peer.tell("snapshot", self._snapshot(worker.index))
+
+    def adopt_keys(self, keys: KeySet) -> None:
+        """Sign and verify with these from now on, everywhere: whoever holds the set sees the change."""
+        self._keys.current, self._keys.retired = keys.current, keys.retired
+        self.push()
+
+    def present(self, credentials: dict[str, bytes]) -> None:
+        """Present these to upstreams from now on, if they are others."""
+        if credentials != self._in_force.credentials:
+            self._in_force = msgspec.structs.replace(self._in_force, credentials=credentials)
+            self.push()
 
     async def revoke(self, jti: str, until: float, by: str) -> None:
         """Revoke a token everywhere. Raises: CallerError, StoreError."""
@@ -462,7 +473,7 @@ class Supervisor:
     async def _ready_revision(self, fresh: Loaded) -> tuple[Prepared, StdioPool | None]:
         """Judge a changed file wholly. Raises: DoorwardError; nothing has changed then."""
         check_hot_change(self.settings, fresh.settings)
-        ready = await asyncio.to_thread(prepare, fresh, self._secrets)
+        ready = await asyncio.to_thread(prepare, fresh, self.secrets)
         jwks = self._keys.jwks()
         await asyncio.to_thread(try_whole, lambda: judge(ready, jwks, self.counters))
         await asyncio.to_thread(self.offices.judge, fresh)
@@ -473,27 +484,3 @@ class Supervisor:
         for slug in {*before, *after}:
             if before.get(slug) != after.get(slug):
                 self.mode_since[slug] = time.time()
-
-    async def _poll(self) -> None:
-        """Watch the settings file and the policy files; a settings file's content is what counts, not its time."""
-        if self.settings.gateway.profile not in ("local", "lab"):
-            return
-        seen = self._stamps()
-        while True:
-            await asyncio.sleep(_POLL_SECONDS)
-            found = self._stamps()
-            if found != seen:
-                force, seen = found[1:] != seen[1:], found
-                await self.reload("file", force=force)
-
-    def _stamps(self) -> list[tuple[int, int, int] | None]:
-        policies = sorted(name for pattern in self.settings.policy.files for name in glob.glob(pattern))
-        return [_stamp(path) for path in (self.loaded.path, *map(Path, policies))]
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -39,6 +39,7 @@ class Worker:
         self._plane: DataPlane | None = None
         self._over = asyncio.Event()
         self._draining = False
+        self._early_pins: list[Any] = []  # heard between the first snapshot and the plane that is made of it
         self._catching_up: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
@@ -68,6 +69,9 @@ class Worker:
         except (DoorwardError, OSError) as error:
             return self._give_up(error)
         self._plane = plane
+        for rows in self._early_pins:
+            plane.adopt_pins(rows)
+        self._early_pins.clear()
         peer.accept("relay", self._accept_relay)
         # Everything built so far lives as long as the process: keep the collector away from it.
         gc.collect()
@@ -123,6 +127,8 @@ class Worker:
     def _pins(self, payload: Any) -> None:
         if self._plane is not None:
             self._plane.adopt_pins(payload)
+        else:
+            self._early_pins.append(payload)
 
     def _list_changed(self, payload: Any) -> None:
         if self._plane is not None:

@@ -33,6 +33,7 @@ from doorward.identity.metadata import endpoint_path
 from doorward.identity.principal import Principal
 from doorward.settings import Loaded
 
+_LAST_WORDS_SECONDS = 0.1  # for the supervisor to read why its worker ends, before it hears that it has
 SLOTS_COUNT = 16  # clients that wrap the same server at once
 
 
@@ -62,12 +63,15 @@ class InnerWorker(WorkerProcess):
         worker = cls(index, await Peer.over(ours))
 
         async def run() -> int:
+            code = 1  # a bug ends it like a process that dies: the supervisor hears of it
             try:
                 code = await Worker(index, counters_fd, inner, open_face).run()
+                if code:
+                    await asyncio.sleep(_LAST_WORDS_SECONDS)
             finally:
                 inner.close()
-            worker.is_ready = False
-            on_gone(worker, code)
+                worker.is_ready = False
+                on_gone(worker, code)
             return code
 
         worker._run = asyncio.get_running_loop().create_task(run())
@@ -91,6 +95,7 @@ class Wrapped:
         self._loaded = loaded
         self._server = server
         self._supervisor: Supervisor | None = None
+        self._is_open = False
 
     def run(self) -> int:
         """Serve stdin and stdout until the client closes them. Raises: DoorwardError when it cannot start."""
@@ -125,6 +130,12 @@ class Wrapped:
         return asyncio.run(whole())
 
     async def _open_face(self, gateway: Gateway, outbox: Outbox, facts: FactBook) -> StdioFace:
+        if (
+            self._is_open
+        ):  # the worker ended, and the client's session with it: the client must see an end, not silence
+            self._over()
+            raise OperatorError("wrap-stdio", "The client's session is lost; this Doorward ends.")
+        self._is_open = True
         own = f"os:{os.geteuid()}"
         gateway.nobody = Principal(
             tenant="local", issuer="local", subject=own, client="stdio", roles=("user",)

@@ -7,6 +7,7 @@ Pure functions over texts. Formats: ``mcpServers`` (Claude, Cursor, Windsurf, Ge
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 import msgspec
@@ -31,6 +32,9 @@ class Entry(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
     bearer_env: str = ""  # Codex CLI: the variable that holds the token
     is_off: bool = False
+    is_ambiguous: bool = (
+        False  # names a command and a URL: which of them a client takes, only the client knows
+    )
 
     @property
     def is_wrapped(self) -> bool:
@@ -58,9 +62,35 @@ def entries_of(kind: Format, text: str) -> list[Entry]:
 
 
 def rewritten(kind: Format, text: str, rewrites: Mapping[tuple[str, ...], Rewrite]) -> str:
-    """The text with some entries going through Doorward; everything else stays as it is, to the byte."""
-    if kind == "toml":
-        return _rewritten_toml(text, rewrites)
+    """The text with some entries going through Doorward; everything else stays as it is, to the byte.
+
+    Raises: CallerError ``config-rewrite`` where the result would not say exactly that.
+    """
+    fresh = _rewritten_toml(text, rewrites) if kind == "toml" else _rewritten_json(kind, text, rewrites)
+    try:
+        after = {entry.path: entry for entry in entries_of(kind, fresh)}
+    except CallerError as error:
+        raise CallerError("config-rewrite", f"It cannot be rewritten safely: {error.tell}") from error
+    for entry in entries_of(kind, text):
+        found, wanted = after.pop(entry.path, None), rewrites.get(entry.path)
+        fine = found == entry if wanted is None else _is_rewritten(found, wanted)
+        if not fine:
+            raise CallerError(
+                "config-rewrite", "It cannot be rewritten safely: an entry would not be as it should."
+            )
+    return fresh
+
+
+def _is_rewritten(found: Entry | None, wanted: Rewrite) -> bool:
+    return (
+        found is not None
+        and found.command == wanted.command
+        and not found.url
+        and all(found.env.get(name) == KEPT for name in wanted.kept_env)
+    )
+
+
+def _rewritten_json(kind: Format, text: str, rewrites: Mapping[tuple[str, ...], Rewrite]) -> str:
     edits: list[tuple[int, int, str]] = []
     for path, node in _nodes(kind, parse_jsonc(text)):
         if path in rewrites:
@@ -98,7 +128,8 @@ def _entry(name: str, path: tuple[str, ...], table: Mapping[str, Any]) -> Entry:
         path=path,
         command=tuple(str(word) for word in words),
         env=_texts(table.get("env")),
-        url=url if not words else "",
+        url=url,
+        is_ambiguous=bool(url and program is not None),
         headers=_texts(headers),
         bearer_env=bearer if isinstance(bearer, str) else "",
         is_off=table.get("disabled") is True or table.get("enabled") is False,
@@ -126,17 +157,18 @@ def _edits(node: Node, rewrite: Rewrite) -> list[tuple[int, int, str]]:
         value = members["command"].value
         if isinstance(value.value, dict):
             edits.append((members["command"].start, value.end, f'"command": {program}, "args": {args}'))
+            edits += _without(node, {"args"})
         elif "args" in members:
             edits.append((value.start, value.end, program))
             edits.append((members["args"].value.start, members["args"].value.end, args))
         else:
             edits.append((value.start, value.end, f'{program}, "args": {args}'))
     else:
-        key = next(name for name in _URLS if name in members)
+        key = next(name for name in _URLS if name in members and isinstance(members[name].value.value, str))
         edits.append((members[key].start, members[key].value.end, f'"command": {program}, "args": {args}'))
         if "type" in members:
             edits.append((members["type"].value.start, members["type"].value.end, '"stdio"'))
-        edits += [_without(node, name) for name in _GONE_WITH_URL if name in members]
+        edits += _without(node, {"args", *_URLS, *_GONE_WITH_URL} - {key})
     env = members["env"].value if "env" in members else None
     for one in env.members if env is not None else ():
         if one.name in rewrite.kept_env:
@@ -144,13 +176,20 @@ def _edits(node: Node, rewrite: Rewrite) -> list[tuple[int, int, str]]:
     return edits
 
 
-def _without(node: Node, name: str) -> tuple[int, int, str]:
-    """Take a member out, with the comma that belongs to it."""
-    place = next(index for index, one in enumerate(node.members) if one.name == name)
-    if place + 1 < len(node.members):
-        return node.members[place].start, node.members[place + 1].start, ""
-    before = node.members[place - 1].value.end if place else node.members[place].start
-    return before, node.members[place].value.end, ""
+def _without(node: Node, names: AbstractSet[str]) -> list[tuple[int, int, str]]:
+    """Take members out, with the commas that belong to them; one span for those that stand together."""
+    spans: list[tuple[int, int, str]] = []
+    start, kept_end = -1, -1  # where a run of such members begins, and where the member before it ends
+    for one in node.members:
+        if one.name in names:
+            start = one.start if start < 0 else start
+            continue
+        if start >= 0:
+            spans.append((start, one.start, ""))
+        start, kept_end = -1, one.value.end
+    if start >= 0:
+        spans.append((kept_end if kept_end >= 0 else start, node.members[-1].value.end, ""))
+    return spans
 
 
 def _toml_tables(text: str) -> dict[str, Any]:
@@ -171,14 +210,19 @@ def _toml_tables(text: str) -> dict[str, Any]:
 def _rewritten_toml(text: str, rewrites: Mapping[tuple[str, ...], Rewrite]) -> str:
     import tomlkit
 
-    document: Any = tomlkit.parse(text)
-    for (*_, name), rewrite in rewrites.items():
-        table = document["mcp_servers"][name]
-        for key in (*_URLS, *_GONE_WITH_URL):
-            if key in table:
-                del table[key]
-        table["command"] = rewrite.command[0]
-        table["args"] = list(rewrite.command[1:])
-        for variable in rewrite.kept_env:
-            table["env"][variable] = KEPT
-    return tomlkit.dumps(document)
+    try:
+        document: Any = tomlkit.parse(text)
+        for (*_, name), rewrite in rewrites.items():
+            table = document["mcp_servers"][name]
+            for key in (*_URLS, *_GONE_WITH_URL):
+                if key in table:
+                    del table[key]
+            table["command"] = rewrite.command[0]
+            table["args"] = list(rewrite.command[1:])
+            for variable in rewrite.kept_env:
+                table["env"][variable] = KEPT
+        return tomlkit.dumps(document)
+    except (tomlkit.exceptions.TOMLKitError, KeyError, TypeError) as error:
+        raise CallerError(
+            "config-rewrite", "It cannot be rewritten safely: it is TOML of an odd kind."
+        ) from error

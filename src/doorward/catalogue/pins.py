@@ -18,6 +18,8 @@ Served = Literal["current", "previous", "none"]
 Trust = Literal["review", "first-use", "signed", "off"]
 ITEMS_COUNT = 8_192  # of one server; what comes beyond is held without being kept
 FORM_BYTES = 262_144  # a definition that is larger is never approved
+NAME_CHARS = 2_048  # URIs are names too
+SERVER_BYTES = 67_108_864  # all definitions that are kept of one server
 _OFFERS_COUNT = 64  # principals whose drifting offer is told apart
 _OTHERS = "*"  # stands for all principals beyond
 
@@ -91,11 +93,26 @@ class PinBook:
     def __init__(self) -> None:
         self.items: dict[tuple[str, str, str], Item] = {}
         self._counts: dict[str, int] = {}
+        self._bytes: dict[str, int] = {}  # of all definitions of a server
 
     def add(self, item: Item) -> None:
         """Take over what was written down."""
         self.items[(item.server, item.kind, item.name)] = item
         self._counts[item.server] = self._counts.get(item.server, 0) + 1
+        self._weighed(item, 0)
+
+    def _weighed(self, item: Item, before: int) -> None:
+        self._bytes[item.server] = self._bytes.get(item.server, 0) + _size(item) - before
+
+    def no_room(self, server: str, name: str, form: bytes) -> str:
+        """Why a definition that is new here is not kept at all; "" when it may be."""
+        if self._counts.get(server, 0) >= ITEMS_COUNT:
+            return "the server offers too many items"
+        if len(name) > NAME_CHARS:
+            return "the name is too long"
+        if self._bytes.get(server, 0) + 2 * len(form) > SERVER_BYTES:
+            return "the server's definitions are too large together"
+        return ""
 
     def find(self, server: str, kind: str, name: str) -> Item:
         """One item. Raises: CallerError ``definition-unknown``."""
@@ -111,6 +128,8 @@ class PinBook:
             return False
         if pin == item.pin:
             return item.state == "approved" and not item.offers
+        if item.state == "rejected" and pin == item.offered_pin:
+            return True  # whoever else is shown it: an operator has said no to exactly this
         return item.offers.get(principal) == pin or (not item.pin and pin == item.offered_pin)
 
     def present(
@@ -140,23 +159,26 @@ class PinBook:
 
     def _first(self, item: Item, form: bytes, pin: str, trust: Trust, scan: Scanned, now: float) -> Change:
         item.offered_pin, item.scan = pin, scan
-        if self._counts.get(item.server, 0) >= ITEMS_COUNT:
-            return Change("definition-refused", _moved(item, "held", now), "the server offers too many items")
+        if unkept := self.no_room(item.server, item.name, form):
+            return Change("definition-refused", _moved(item, "held", now), unkept)
         self.add(item)
         if len(form) > FORM_BYTES:
             return Change("definition-refused", _moved(item, "held", now), "the definition is too large")
         item.offered = form
+        self._weighed(item, 0)
         if trust == "first-use" and scan.verdict != "block":
             item.approved, item.pin, item.approved_by = form, pin, "first-use"
+            self._weighed(item, len(form))
             return Change("definition-pinned", _moved(item, "approved", now), "first use")
         why = "the scan found it dangerous" if scan.verdict == "block" else f"trust is {trust}"
         return Change("definition-held", _moved(item, "held", now), why)
 
-    @staticmethod
-    def _agreed(item: Item, principal: str, now: float) -> Change | None:
+    def _agreed(self, item: Item, principal: str, now: float) -> Change | None:
         was = item.offers.pop(principal, None)
         if item.state == "held" and not item.offers:
+            before = _size(item)
             item.offered, item.offered_pin = item.approved, item.pin
+            self._weighed(item, before)
             return Change(
                 "definition-restored", _moved(item, "approved", now), "the approved definition is back"
             )
@@ -169,17 +191,21 @@ class PinBook:
         is_new = principal not in item.offers and len(item.offers) >= _OFFERS_COUNT
         item.offers[_OTHERS if is_new else principal] = pin
 
-    @staticmethod
-    def _drifted(item: Item, form: bytes, pin: str, scan: Scanned, now: float) -> Change:
-        kept = form if len(form) <= FORM_BYTES else b""
+    def _drifted(self, item: Item, form: bytes, pin: str, scan: Scanned, now: float) -> Change:
+        before = _size(item)
+        has_room = self._bytes.get(item.server, 0) + 2 * len(form) <= SERVER_BYTES
+        kept = form if len(form) <= FORM_BYTES and has_room else b""
         item.offered, item.offered_pin, item.scan = kept, pin, scan
+        self._weighed(item, before)
         return Change("definition-changed", _moved(item, "held", now), f"{pin} is offered")
 
     def approve(self, server: str, kind: str, name: str, pin: str, by: str, now: float) -> Item:
         """Put exactly the definition with this pin in force. Raises: CallerError."""
         item = self.find(server, kind, name)
         if pin == item.offered_pin and item.offered:
+            before = _size(item)
             item.approved, item.pin = item.offered, pin
+            self._weighed(item, before)
         elif pin != item.pin or not item.approved:
             raise CallerError(
                 "definition-stale",
@@ -192,14 +218,27 @@ class PinBook:
         return _moved(item, "held" if item.offers else "approved", now)
 
     def reject(self, server: str, kind: str, name: str, by: str, now: float) -> Item:
-        """Refuse what is offered; a definition that was approved before stays for ``on_change = "keep"``."""
+        """Refuse what is offered; another one that was approved before stays for ``on_change = "keep"``."""
         item = self.find(server, kind, name)
+        if item.pin == item.offered_pin:
+            # SECURITY: what is refused is not approved any more, or a server would have it back by a change there and back.
+            before = _size(item)
+            item.approved, item.pin, item.offers = b"", "", {}
+            self._weighed(item, before)
         item.approved_by = by
         return _moved(item, "rejected", now)
 
+    def put_back(self, item: Item, before: Item) -> None:
+        """Undo a decision that could not be written down; its version goes on, for workers may have heard of it."""
+        size, version = _size(item), item.version + 1
+        for field in before.__struct_fields__:
+            setattr(item, field, getattr(before, field))
+        item.version = version
+        self._weighed(item, size)
+
     def rows(self, server: str, on_change: str) -> list[Row]:
         """What workers must know of a server's items."""
-        return [row_of(item, on_change) for item in self.items.values() if item.server == server]
+        return [row_of(item, on_change) for item in list(self.items.values()) if item.server == server]
 
 
 def row_of(item: Item, on_change: str) -> Row:
@@ -207,6 +246,10 @@ def row_of(item: Item, on_change: str) -> Row:
     served = item.served(on_change)
     form = item.approved if served == "previous" else b""
     return Row(item.server, item.kind, item.name, item.version, item.pin, item.state, served, form)
+
+
+def _size(item: Item) -> int:
+    return len(item.approved) + len(item.offered)
 
 
 def _moved(item: Item, state: State, now: float) -> Item:

@@ -53,6 +53,19 @@ def _weakenings(settings: Settings) -> list[str]:
     found: list[str] = []
     if settings.identity.mode == "off":
         found.append('identity.mode = "off": every caller is the principal `local`')
+    identity, profile = settings.identity, settings.gateway.profile
+    if identity.mode == "embedded" and profile in identity.embedded_accounts_in:
+        found.append(
+            f"identity.embedded_accounts_in: profile {profile} has embedded accounts, without an identity provider"
+        )
+    found += [
+        f"identity.registration.schemes: any program on a user's machine can claim links that begin with {scheme}:"
+        for scheme in identity.registration.schemes
+    ]
+    if identity.registration.localhost_ports:
+        found.append(
+            "identity.registration.localhost_ports: the port of http://localhost redirect URIs may vary (RFC 8252 section 8.3)"
+        )
     found += [
         f'servers.{name}.sandbox = "none": this program runs without a cage'
         for name, spec in settings.servers.items()

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ TIME = "pypi:mcp-server-time==2026.10.19"  # stdio, started by Doorward in the c
 EVERYTHING = "npm:@modelcontextprotocol/server-everything@2026.8.31"  # Streamable HTTP, started beside it
 _READY_SECONDS = 30.0
 _TOKEN_SECONDS = 28_800
+_ADMIN_TRIES, _ADMIN_SECONDS = 100, 0.1
 
 
 def demo(
@@ -127,6 +129,10 @@ data_dir = "."
 [admin]
 listen = "127.0.0.1:{admin}"
 
+[identity.registration]
+schemes = ["cursor"]    # Cursor is sent back by a link of its own scheme
+localhost_ports = true  # Claude Code waits at http://localhost, on a port of the moment
+
 [servers.time]
 package = "{TIME}"
 command = ["mcp-server-time", "--local-timezone", "UTC"]
@@ -198,6 +204,20 @@ def _token(config: Path, server: str) -> str:
     return mint_token(settings, user="you", server=server, ttl_seconds=_TOKEN_SECONDS).access_token
 
 
+def _login_link(folder: Path) -> str:
+    """A link that signs the user in once; the admin plane listens a moment after the data plane."""
+    from doorward.adapters.admin_client import AdminClient
+
+    for _ in range(_ADMIN_TRIES):
+        try:
+            return str(AdminClient(folder).post("/api/v1/login-links", {"user": "you"})["url"])
+        except OperatorError as error:
+            if error.code != "admin-not-running":
+                raise
+            time.sleep(_ADMIN_SECONDS)
+    raise OperatorError("demo-start", "The admin plane of Doorward does not listen; the log says why.")
+
+
 def _report(config: Path, url: str, admin: str, folder: Path) -> None:
     time_token, all_token = _token(config, "time"), _token(config, "mcp")
     try:
@@ -209,6 +229,7 @@ def _report(config: Path, url: str, admin: str, folder: Path) -> None:
     except (OSError, UpstreamError) as error:
         raise OperatorError("demo-proof", f"The proof call failed: {error}") from error
     good, line = paint("ok", "green"), "-" * 78
+    login, program = _login_link(folder), Path(sys.executable).parent / "doorward"
     header = f"Authorization: Bearer {all_token}"
     print(f"""
 {line}
@@ -223,7 +244,14 @@ MCP endpoints
   {url}/time/mcp
   {url}/everything/mcp
 
-Connect (a token for eight hours is in the line)
+Connect by browser: open this link once, within ten minutes, and allow the client when it asks
+  {login}
+  Claude Code   claude mcp add --transport http doorward {url}/mcp    then /mcp, Authenticate
+  VS Code       code --add-mcp '{{"name":"doorward","type":"http","url":"{url}/mcp"}}'
+  Cursor        {{"mcpServers":{{"doorward":{{"url":"{url}/mcp"}}}}}} in ~/.cursor/mcp.json
+  another link  {program} login-link --user you --config {config}
+
+Connect with a token (one for eight hours is in the line)
   Claude Code
     claude mcp add --transport http doorward {url}/mcp --header "{header}"
   VS Code

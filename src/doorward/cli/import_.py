@@ -88,8 +88,15 @@ def _word(client: str) -> str:
 def _look(home: Path, project: Path) -> list[Found]:
     found = []
     for place in places(home, project):
-        content = read_config(place.path)
+        try:
+            content = read_config(place.path)
+        except OperatorError as error:
+            found.append(Found(place, b"", problem=error.tell))
+            continue
         if content is None:
+            continue
+        if place.scope == "project" and not place.path.resolve().is_relative_to(project.resolve()):
+            found.append(Found(place, b"", problem="it is a link that leads out of the project."))
             continue
         try:
             entries = entries_of(place.format, content.decode("utf-8"))
@@ -149,11 +156,11 @@ def _show(found: list[Found], plans: dict[Any, Plan]) -> None:
             if one.file.scope == "project"
             else "yours"
         )
-        print(f"\n{paint(one.file.client, 'bold')}  {one.file.path}  ({scope})")
+        print(f"\n{paint(one.file.client, 'bold')}  {_escaped(str(one.file.path))}  ({scope})")
         if one.file.scope == "project":
             print(f"  digest {digest_of(one.content)}")
         if one.problem:
-            print(f"  {paint('cannot be read', 'red')}: {one.problem}")
+            print(f"  {paint('cannot be read', 'red')}: {_escaped(one.problem)}")
         for entry in one.entries:
             _show_entry(entry, plans[(one.file.path, entry.path)])
     count = sum(plan.wanted is not None for plan in plans.values())
@@ -175,7 +182,7 @@ def _show_entry(entry: Entry, plan: Plan) -> None:
         print(f"    header {_escaped(name)}: {'(secret)' if is_secret(name, value) else _escaped(value)}")
     for risk in _risks(entry):
         print(
-            f"    {paint(risk.severity, _COLOURS[risk.severity])}  {risk.where}: {risk.message}  [{risk.rule}]"
+            f"    {paint(risk.severity, _COLOURS[risk.severity])}  {_escaped(risk.where)}: {_escaped(risk.message)}  [{risk.rule}]"
         )
     if plan.why_not and not entry.is_wrapped:
         print(f"    {paint('stays as it is', 'yellow')}: {plan.why_not}")
@@ -271,8 +278,6 @@ def _undo(*, as_json: bool) -> int:
         print("Nothing was changed by `doorward import`.")
     else:
         for row in rows:
-            what = (
-                "as it was" if row["restored"] else "was changed since and stays; its first version is kept"
-            )
+            what = "as it was" if row["restored"] else "stays: it, or what was kept of it, was changed since"
             print(f"{row['path']}: {what}")
     return 0 if fine else 1

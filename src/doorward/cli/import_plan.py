@@ -18,6 +18,12 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _NPM = re.compile(r"((?:@[a-z0-9][a-z0-9._~-]*/)?[a-z0-9][a-z0-9._~-]*)(?:@(.+))?")
 _PYPI = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:==|@)?(.*)")
 _EXACT = re.compile(r"[0-9][0-9A-Za-z.+!_-]*")
+# Variables that act on Doorward itself, which runs outside of the cage: its loader, its interpreter, its folders, its programs.
+_OWN = re.compile(
+    r"(?i)(?:LD|DYLD|XDG|DOORWARD|PIP|UV|NPM_CONFIG|SSL|OPENSSL|REQUESTS|CURL|GIT|GLIBC|MALLOC)_.*|PYTHON.*"
+    r"|PATH|HOME|TMPDIR|TEMP|TMP|GCONV_PATH|LOCPATH|OPENSSL_CONF|(?:HTTPS?|ALL|NO)_PROXY"
+)
+_HARMLESS = frozenset({"PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE"})
 _QUIET = frozenset({"-y", "--yes", "-q", "--quiet"})
 
 
@@ -50,6 +56,13 @@ def plan_of(file: ClientFile, entry: Entry, newest: Newest | None = None) -> Pla
     """What importing this entry would do; with ``newest``, a package without a version is pinned to that."""
     if entry.is_wrapped:
         return Plan(why_not="it goes through Doorward already.")
+    if entry.is_ambiguous:
+        return Plan(
+            why_not="it names both a command and a URL; which of them is used, only its client knows."
+        )
+    own = [name for name in entry.env if _OWN.fullmatch(name) and name.upper() not in _HARMLESS]
+    if own and file.scope == "project":
+        return Plan(why_not="it sets a variable that would act on Doorward itself, outside of the cage.")
     server = _server_of(file, entry)
     if entry.url:
         return _plan_url(entry, server)

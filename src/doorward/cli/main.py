@@ -19,9 +19,11 @@ FINE, FINDING, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
 # noun -> where its function or App is, and what it does
 COMMANDS: dict[str, tuple[str, str]] = {
+    "alerts": ("doorward.cli.alerts:alerts", "List what must not wait."),
     "audit": ("doorward.cli.audit:audit", "Watch, ask and prove what is on record."),
     "check": ("doorward.cli.check:check", "Check a settings file, and explain every value."),
     "completion": ("doorward.cli.completion:completion", "Print the completion script of a shell."),
+    "consents": ("doorward.cli.consents:consents", "List and take back what users agreed to."),
     "controls": (
         "doorward.cli.controls:controls",
         "List what protects, or what of the catalogue is covered.",
@@ -42,13 +44,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "doorward.cli.inspect:inspect",
         "Look for injected instructions in texts from standard input.",
     ),
-    "keys": ("doorward.cli.keys:keys", "Make keys and certificates."),
+    "keys": ("doorward.cli.keys:keys", "List Doorward's own keys, and rotate one with an overlap."),
+    "login-link": (
+        "doorward.cli.login_link:login_link",
+        "Print a link that signs a browser in once, without a password.",
+    ),
     "range": (
         "doorward.cli.range:range_app",
         "Attack a Doorward of one's own, and see what each control stops.",
     ),
     "routes": ("doorward.cli.routes:routes", "List every path and what answers there."),
     "scan": ("doorward.cli.scan:scan", "Look for poisoned definitions in saved lists of tools."),
+    "secrets": ("doorward.cli.secrets:secrets", "List and check the secrets that the settings refer to."),
     "serve": ("doorward.cli.serve:serve", "Run the gateway until it is told to stop."),
     "servers": ("doorward.cli.servers:servers", "List, add and remove protected servers."),
     "tools": ("doorward.cli.tools:tools", "Look at what servers offer, and approve or reject it."),

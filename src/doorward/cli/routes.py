@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from doorward.catalogue.server import ServerSpec
     from doorward.settings import Settings
 
+_OAUTH = {
+    "/oauth/authorize": "authorization of OAuth clients",
+    "/oauth/consent": "consent of users",
+    "/oauth/token": "tokens for OAuth clients",
+    "/oauth/revoke": "revocation by OAuth clients",
+    "/oauth/introspect": "introspection by OAuth clients",
+    "/oauth/style.css": "style of these pages",
+}
 _METADATA = "/.well-known/oauth-protected-resource"
 
 
@@ -60,6 +68,19 @@ def routes_of(settings: Settings) -> list[dict[str, Any]]:
             _row("/.well-known/openid-configuration", "authorization server metadata"),
             _row("/oauth/jwks", "public keys"),
         ]
+    if settings.identity.mode in ("embedded", "broker"):
+        rows += [_row(path, what) for path, what in _OAUTH.items()]
+        is_broker = settings.identity.mode == "broker"
+        rows.append(
+            _row("/oauth/callback", "return from the identity provider")
+            if is_broker
+            else _row("/oauth/login", "sign-in by a one-time link")
+        )
+        if any("device_code" in one.grants for one in settings.identity.clients):
+            rows.append(_row("/oauth/device", "codes of devices"))
+            rows.append(_row("/oauth/device_authorization", "sign-in of devices"))
+        if settings.identity.registration.dynamic:
+            rows.append(_row("/oauth/register", "registration of OAuth clients"))
     if any(one.events_audience for one in settings.identity.issuers):
         rows.append(_row("/oauth/events", "security events of issuers"))
     return [*rows, _row("/healthz", "health"), _row("/readyz", "readiness")]

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from cyclopts import App, Parameter
 
 from doorward.base.errors import OperatorError
-from doorward.cli.output import paint, print_json, print_table
+from doorward.cli.output import paint, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from doorward.adapters.admin_client import AdminClient
@@ -129,7 +129,7 @@ def _told(rows: list[dict[str, Any]], as_json: bool) -> int:
         print_json(rows)
         return 0
     for row in rows:
-        print(f"{row['server']} {row['kind']} {row['name']}: {row['state']}  {row['pin']}")
+        print(f"{row['server']} {row['kind']} {printable(row['name'])}: {row['state']}  {row['pin']}")
     return 0
 
 
@@ -172,7 +172,7 @@ def _show_difference(row: dict[str, Any]) -> None:
     """Word by word, with everything that a terminal would obey shown as what it is."""
     from doorward.catalogue.changes import words_between
 
-    print(paint(f"{row['server']} {row['kind']} {row['name']}  {row['state']}", "bold"))
+    print(paint(f"{row['server']} {row['kind']} {_safe(row['name'])}  {row['state']}", "bold"))
     print(f"approved  {row['pin'] or '-'}\noffered   {row['offered_pin'] or '-'}")
     if not row["changes"]:
         print("What the server offers is what was approved." if row["pin"] else "Nothing was approved yet.")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _NAME_CHARS = 24
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
 _HEAD = """# Written by `doorward wrap`; the command and what it may see are written anew at each start, the rest is yours.
 # Look at it with: doorward tools list --config {path}
 """
@@ -42,6 +43,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """What a person reviews: changing any of it makes another digest."""
         told = (
+            self.server,  # under which its settings and secrets lie
             self.words,
             self.package,
             self.url,
@@ -103,8 +105,7 @@ def wrap(
         server=server, words=command, package=package, url=url, header=header, env=env, secrets=secret, files=file,
         sandbox=sandbox,
     )  # fmt: skip
-    if reviewed:
-        check_reviewed(wanted)
+    check_wanted(wanted, reviewed=reviewed)
     folder = folder_of(server, words, named=bool(name))
     loaded = load(write_settings(folder, wanted))
     if package:
@@ -114,6 +115,17 @@ def wrap(
     from doorward.app.wrapped import Wrapped
 
     return Wrapped(loaded, server).run()
+
+
+def check_wanted(wanted: Wanted, *, reviewed: bool) -> None:
+    """Raises: OperatorError before anything is read or written under a name that is none, or run unseen."""
+    if not _NAME.fullmatch(wanted.server):  # SECURITY: it becomes a folder
+        raise OperatorError(
+            "wrap-name", "A server's name is a to z, 0 to 9 and -, begins with a letter, at most 24 long."
+        )
+    if reviewed:
+        check_reviewed(wanted)
+        check_within(Path.cwd(), (*wanted.words[1:], *map(str, wanted.files)))
 
 
 def install(folder: Path, wanted: Wanted) -> str:
@@ -141,6 +153,16 @@ def check_reviewed(wanted: Wanted) -> None:
             "wrap-not-reviewed",
             "This is not the command that was reviewed: run `doorward import` in the project, look at it and apply it again.",
         )
+
+
+def check_within(project: Path, words: Sequence[str]) -> None:
+    """Refuse what lies in the project by name only: its author could make a link of it at any time. Raises: OperatorError."""
+    for word in words:
+        if not _is_path(word):
+            continue
+        named = Path(os.path.abspath(project / word))  # as it was reviewed, links not followed
+        if named.is_relative_to(project) and not named.resolve().is_relative_to(project.resolve()):
+            raise OperatorError("wrap-file", f"{word} is a link that leads out of the project.")
 
 
 def read_reviewed() -> set[str]:
@@ -272,9 +294,10 @@ def _grants(words: Sequence[str], files: Sequence[Path]) -> list[dict[str, Any]]
         if not path.exists():
             raise OperatorError("wrap-file", f"{path} does not exist.")
         found.setdefault(str(path.absolute()), False)
-    home = Path.home()
+    home = Path.home().resolve()
     for name in found:
-        if Path(name) == home or Path(name) in home.parents:
+        meant = Path(name).resolve()  # not what it is called: a link, or a name with .., may lead anywhere
+        if meant == home or meant in home.parents:
             raise OperatorError(
                 "wrap-file",
                 f"{name} holds your whole home folder, with its keys: name the folders that the server needs.",

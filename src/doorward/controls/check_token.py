@@ -4,6 +4,8 @@ body is read.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from doorward.controls.control import Answer, Control, Head, Refuse
@@ -36,16 +38,22 @@ class CheckToken(Control):
 
     slug: ClassVar[str] = "check-token"
     covers: ClassVar[tuple[str, ...]] = ("M1", "M2")
-    partly: ClassVar[tuple[str, ...]] = ("S1.2", "S1.3", "S1.4")
+    partly: ClassVar[tuple[str, ...]] = ("S1.2", "S1.3", "S1.4", "S1.7")
     floor: ClassVar[bool] = True
 
     def __init__(
-        self, judge: TokenJudge | ForeignJudge | None, public_url: str, scope: str = metadata.SCOPE
+        self,
+        judge: TokenJudge | ForeignJudge | None,
+        public_url: str,
+        scope: str = metadata.SCOPE,
+        honeytokens: Mapping[str, str] | None = None,
     ) -> None:
         """``judge`` is None where identity is off: every caller is then the principal ``local``. ``scope``: what clients
-        must ask their authorization server for."""
+        must ask their authorization server for. ``honeytokens`` maps digests of tokens that were laid out to be stolen to
+        their names."""
         self._judge = judge
         self._scope = scope
+        self._honeytokens = dict(honeytokens or {})
         self._public_url = public_url
 
     def head(self, head: Head) -> Answer:
@@ -88,13 +96,22 @@ class CheckToken(Control):
         headers = (
             [("WWW-Authenticate", told)] if refusal.status in (400, 401, 403) else [("Retry-After", "1")]
         )
+        laid = self._laid_out(head)
         return Refuse(
-            reason=f"token {refusal.kind}: {refusal.reason}",
+            reason=f"token {refusal.kind}: {refusal.reason}" + (f"; honeytoken {laid}" if laid else ""),
+            alert=("honeytoken", laid) if laid else None,
             tell=refusal.tell,
             status=refusal.status,
             help=_HELP[refusal.kind],
             headers=tuple(headers),
         )
+
+    def _laid_out(self, head: Head) -> str:
+        """The name of the honeytoken that was presented, if it is one. Only refused tokens are looked at."""
+        if not self._honeytokens:
+            return ""
+        token = head.fields.get("authorization", "").rpartition(" ")[2]
+        return self._honeytokens.get(hashlib.sha256(token.encode("latin-1", "replace")).hexdigest(), "")
 
     def _refuse_scope(self, head: Head) -> Refuse:
         tell = "The access token's scope is too small for this MCP server."

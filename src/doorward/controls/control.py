@@ -49,6 +49,7 @@ class Refuse(msgspec.Struct, frozen=True):
     help: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     extra: dict[str, Any] | None = None  # further members of error.data that the specification wants
+    alert: tuple[str, str] | None = None  # rule and item of an alert; never told to the client
 
 
 Verdict = Note | Rewrite | Hold | Refuse | None

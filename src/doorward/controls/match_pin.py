@@ -24,6 +24,10 @@ _ITEMS: dict[str, Kind] = {
     "resources/read": "resource",
     "resources/subscribe": "resource",
 }
+_COMPLETED: dict[str, Kind] = {
+    "ref/prompt": "prompt",
+    "ref/resource": "template",
+}  # what a completion refers to
 _HELP = "An operator can look at the change with `doorward tools diff` and approve it with `doorward tools approve`."
 _NOT_COMPARED = "What the protected server offers could not be compared with what was approved."
 _CLOSED = ("review", "signed")  # trust under which nothing is served that nobody approved
@@ -56,7 +60,7 @@ class MatchPin(Control):
 
     def request(self, call: Call, seen: Facts) -> Answer:
         """See ``Control.request``."""
-        kind = _ITEMS.get(call.message.method)
+        kind = _kind_of(call)
         if kind is None or self._trust.get(call.server, "off") == "off":
             return None
         if call.listed and not self._pins.is_verified(call.server, call.principal.key):
@@ -89,6 +93,14 @@ class MatchPin(Control):
             if self._pins.enforce:
                 items[:] = kept
         return None
+
+
+def _kind_of(call: Call) -> Kind | None:
+    """The kind of the item that a request names; None where it names none."""
+    if call.message.method != "completion/complete":
+        return _ITEMS.get(call.message.method)
+    ref = (call.message.params or {}).get("ref")
+    return _COMPLETED.get(str(ref.get("type"))) if isinstance(ref, dict) else None
 
 
 def _refusal(row: Row) -> Refuse:

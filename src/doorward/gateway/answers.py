@@ -61,6 +61,11 @@ def encode_fields(fields: tuple[tuple[str, str], ...]) -> bytes:
     return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in fields)
 
 
+def code_of(error: DoorwardError) -> int:
+    """The JSON-RPC code that goes on record for a call that failed."""
+    return codes.NO_CREDENTIAL if error.code == "credential-missing" else codes.UPSTREAM_FAILED
+
+
 def refused(
     refuse: Refuse,
     *,
@@ -121,6 +126,15 @@ def failed(
             data = _data("gateway", error.tell, event, "Use one of the supported versions.", told)
             body = error_body(message_id, codes.UNSUPPORTED_VERSION, error.tell, data)
             return Reply(400, JSON_FIELDS, body, close)
+        case UpstreamError(code="credential-missing"):
+            url = getattr(error, "url", "")
+            help_text = (
+                f"Link your account at {url} and try again." if url else "Show the event id to the operator."
+            )
+            told = {"cause": error.code, **({"url": url} if url else {})}
+            data = _data("present-credential", error.tell, event, help_text, told)
+            body = error_body(message_id, codes.NO_CREDENTIAL, error.tell, data)
+            return Reply(200 if message_id is not None else 502, JSON_FIELDS, body, close)
         case UpstreamError():
             data = _data("gateway", error.tell, event, "The protected server failed; try again later.", None)
             data["cause"] = error.code

@@ -116,12 +116,17 @@ class Desk:
         known = self.facts.of(call.server, call.item)
         if known is None or self._pins is None or self.servers[call.server].trust == "off":
             return known
+        if self._pins.row(call.server, "tool", call.item) is None:
+            return None  # SECURITY: a list may hold more than is pinned, and only what is pinned runs
         return known if self._pins.is_verified(call.server, call.principal.key) else None
 
     def list_tools(self, call: Call, link: Link, then: Callable[[bool], None]) -> None:
         """List the server's tools on behalf of a call; ``then`` hears whether its tool exists."""
-        anew = self._pins is not None and self.servers[call.server].trust != "off"
-        self.facts.ensure(call.server, call.item, call.message, link, then, anew=anew)
+        pins, view, anew = self._pins, "", False
+        if pins is not None and self.servers[call.server].trust != "off":
+            view = pins.view_of(call.server, call.principal.key)
+            anew = not pins.is_verified(call.server, call.principal.key)
+        self.facts.ensure(call.server, call.item, call.message, link, then, anew=anew, view=view)
 
     def declared(self, server: str, capabilities: dict[str, Any]) -> dict[str, Any]:
         """The client capabilities that this server may hear of (CF-21): never more than the client declared."""

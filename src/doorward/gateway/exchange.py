@@ -23,7 +23,6 @@ from doorward.gateway.pipeline import Ruling
 from doorward.gateway.ports import Cancel, Link, Reply, Responder
 from doorward.gateway.sessions import Session
 from doorward.gateway.streams import Stream
-from doorward.protocol import codes
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Message
 from doorward.protocol.sse import write_event
@@ -455,7 +454,7 @@ class Exchange:
         self._decide()
         call = self.call
         reply = answers.failed(error, event=call.event, message_id=call.message.id, era=call.era)
-        self._finish_with(reply, outcome, codes.UPSTREAM_FAILED)
+        self._finish_with(reply, outcome, answers.code_of(error))
 
     def _finish_with(self, reply: Reply, outcome: str, code: int = 0, ruling: Ruling | None = None) -> None:
         """End with a prepared answer, as an event where the stream has begun."""

@@ -52,15 +52,15 @@ class ToolFacts(msgspec.Struct, frozen=True):
 class ServerFacts:
     """The tools of one server as last listed, over all principals."""
 
-    __slots__ = ("failed_at", "is_stale", "listed_at", "schemas_bytes", "tools", "waiting")
+    __slots__ = ("changes_count", "failed_at", "listed_at", "schemas_bytes", "tools", "waiting")
 
     def __init__(self) -> None:
         self.tools: dict[str, ToolFacts] = {}
         self.schemas_bytes = 0  # of the schemas kept since the last start over
         self.listed_at = -1e9  # monotonic seconds
         self.failed_at = -1e9
-        self.is_stale = False  # the list changed while it was being read
-        self.waiting: list[Callable[[bool], None]] = []
+        self.changes_count = 0  # how often the list changed while it was being read
+        self.waiting: dict[str, list[Callable[[bool], None]]] = {}  # by whose view is being listed
 
     def start_over(self) -> None:
         """Forget the tools."""
@@ -118,7 +118,7 @@ class FactBook:
             del self._servers[server]
             return
         facts.start_over()
-        facts.is_stale = True
+        facts.changes_count += 1
 
     def ensure(
         self,
@@ -129,35 +129,38 @@ class FactBook:
         then: Callable[[bool], None],
         *,
         anew: bool = False,
+        view: str = "",
     ) -> None:
         """Call ``then`` with whether the tool exists, listing the server's tools first where that is needed.
 
         A server that cannot list (no tools capability, an error, silence) is taken at its word: ``then(True)``, and it
-        will answer the call itself. ``anew`` lists over this very link whatever is known: another principal's list says
-        nothing about what this one is shown.
+        will answer the call itself. ``anew`` lists whatever is known, over a link of this ``view``: another principal's list
+        says nothing about what this one is shown.
         """
         facts = self._servers.setdefault(server, ServerFacts())
         if tool in facts.tools and not anew:
             return then(True)
-        if not facts.waiting and not anew:
+        waiting = facts.waiting.get(view)
+        if waiting is None and not anew:
             now = self._clock.monotonic()
             if now - facts.listed_at < _FRESH_SECONDS:
                 return then(False)
             if now - facts.failed_at < _FRESH_SECONDS:
                 return then(True)
-        facts.waiting.append(lambda listed: then(tool in facts.tools or not listed))
-        if len(facts.waiting) == 1:
-            _Lister(self, facts, template, link).start()
-        return None
+        wake = lambda listed: then(tool in facts.tools or not listed)  # noqa: E731
+        if waiting is not None:
+            waiting.append(wake)
+            return None
+        facts.waiting[view] = [wake]
+        return _Lister(self, facts, template, link, view).start()
 
-    def listed(self, facts: ServerFacts, *, complete: bool) -> None:
+    def listed(self, facts: ServerFacts, view: str, *, complete: bool) -> None:
         """A listing is over: answer everybody who waited for it."""
         if complete:
             facts.listed_at = self._clock.monotonic()
         else:
             facts.failed_at = self._clock.monotonic()
-        waiting, facts.waiting = facts.waiting, []
-        for wake in waiting:
+        for wake in facts.waiting.pop(view, ()):
             wake(complete)
 
 
@@ -179,9 +182,11 @@ def _learn(facts: ServerFacts, items: list[dict[str, Any]]) -> None:
 class _Lister:
     """Our own ``tools/list``, page by page, over a caller's link."""
 
-    def __init__(self, book: FactBook, facts: ServerFacts, template: Message, link: Link) -> None:
+    def __init__(self, book: FactBook, facts: ServerFacts, template: Message, link: Link, view: str) -> None:
         self._book = book
         self._facts = facts
+        self._view = view
+        self._changes_seen = facts.changes_count
         self._link = link
         self._pages = 0
         self._bytes = 0
@@ -234,8 +239,8 @@ class _Lister:
             self._bytes += len(encode_json(tools))
             if self._bytes <= limits.LISTED_BYTES:
                 return self._next_page(cursor)
-        if self._facts.is_stale and self._again < _AGAIN_COUNT:
-            self._facts.is_stale = False
+        if self._facts.changes_count != self._changes_seen and self._again < _AGAIN_COUNT:
+            self._changes_seen = self._facts.changes_count
             self._again += 1
             self._fresh = []
             self._bytes = 0
@@ -249,8 +254,7 @@ class _Lister:
         if not self._over:
             self._over = True
             self._cancel_timer()
-            self._facts.is_stale = False
-            self._book.listed(self._facts, complete=complete)
+            self._book.listed(self._facts, self._view, complete=complete)
 
 
 class _Page:

@@ -70,6 +70,7 @@ class Gateway:
         web: WebDoor | None = None,
         states: StateSeal | None = None,
         proofs: ProofDesk | None = None,
+        alert: Callable[[str, str, str, str], None] | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.table = table
@@ -85,6 +86,7 @@ class Gateway:
         self._waiting = WaitingRoom(clock)
         self._states = states
         self._proofs = proofs
+        self._alert = alert  # rule, item, server, address
         self._legacy = LegacyFace(table)
         self._modern = ModernFace()
 
@@ -143,6 +145,8 @@ class Gateway:
     def _refuse(self, head: Head, ruling: Ruling, address: str) -> Reply:
         event = self._ids.mint()
         self._recorder.head_refused(head, ruling, event, address)
+        if ruling.refuse.alert is not None and self._alert is not None:
+            self._alert(*ruling.refuse.alert, head.server or "", address)
         return answers.refused(ruling.refuse, slug=ruling.slug, event=event, message_id=None)
 
     def body_limit(self, head: Head) -> int:

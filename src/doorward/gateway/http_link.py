@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from doorward import __version__
@@ -19,7 +18,7 @@ from doorward.gateway.ports import Cancel, HttpOrigin, Later, Link, Sink, never
 from doorward.gateway.sse_link import Fallback, SseLink
 from doorward.protocol import codes
 from doorward.protocol.envelope import notification
-from doorward.protocol.headers import NAMED_PARAMS, declared_params, mirrored_name, modern_fields
+from doorward.protocol.headers import declared_params, mirrored_lines, mirrored_name, modern_fields, written
 from doorward.protocol.http_head import ResponseHead
 from doorward.protocol.json_door import encode_json
 from doorward.protocol.message import Era, Message, MessageId
@@ -34,18 +33,6 @@ _AGENT = f"User-Agent: doorward/{__version__}\r\n".encode()
 
 def _nothing() -> None:
     """Cancel what is over."""
-
-
-def _written(fields: list[tuple[str, str]]) -> bytes:
-    """Header fields as they are sent."""
-    return b"".join([f"{name}: {value}\r\n".encode("latin-1") for name, value in fields])
-
-
-@lru_cache(1_024)
-def _mirrored(version: str, method: str, name: str | None) -> bytes:
-    """The header lines of a message that mirrors no arguments; the same few are sent again and again."""
-    named = {NAMED_PARAMS[method]: name} if name is not None else None
-    return _written(modern_fields(Message("request", method, None, named, {}), version))
 
 
 class HttpLink:
@@ -131,12 +118,12 @@ class HttpLink:
         if not message.params_fields and (schema is None or not declared_params(schema)):
             name = mirrored_name(message)
             if name is None or len(name) <= _KEPT_NAME_CHARS:
-                return _mirrored(self.version, message.method, name)
+                return mirrored_lines(self.version, message.method, name)
         fields = modern_fields(message, self.version, schema)
         if message.params_fields:
-            written = {name.lower() for name, _ in fields}
-            fields += [(name, value) for name, value in message.params_fields if name not in written]
-        return _written(fields)
+            own = {name.lower() for name, _ in fields}
+            fields += [(name, value) for name, value in message.params_fields if name not in own]
+        return written(fields)
 
     def _fall_back(self, message: Message, sink: Sink) -> Cancel:
         """Say the handshake over HTTP with SSE (CF-25); the next sessions begin there, until that fails."""
@@ -222,16 +209,20 @@ class HttpUpstream:
         self.host, self.target, self.later = host, target, later
         self.speaks_sse = False  # HTTP with SSE, the oldest transport, and nothing else
         self._schema_of = schema_of
-        self._common = f" HTTP/1.1\r\nHost: {host}\r\n".encode() + _AGENT + credential
-        common = f" {target}".encode() + self._common
-        both = b"Accept: application/json, text/event-stream\r\n"
-        self.post_prefix = b"POST" + common + both + b"Content-Type: application/json\r\n"
-        self.get_prefix = b"GET" + common + b"Accept: text/event-stream\r\n"
-        self.delete_prefix = b"DELETE" + common + both
+        self.present(credential)
         self._era: Era | None = None
         self._modern: HttpLink | None = None
         self._waiting: list[Callable[[Link | UpstreamError], None]] = []
         self._cancel_timer: Cancel = _nothing
+
+    def present(self, credential: bytes) -> None:
+        """Present this header line from the next message on, in sessions that are open as well."""
+        self._common = f" HTTP/1.1\r\nHost: {self.host}\r\n".encode() + _AGENT + credential
+        common = f" {self.target}".encode() + self._common
+        both = b"Accept: application/json, text/event-stream\r\n"
+        self.post_prefix = b"POST" + common + both + b"Content-Type: application/json\r\n"
+        self.get_prefix = b"GET" + common + b"Accept: text/event-stream\r\n"
+        self.delete_prefix = b"DELETE" + common + both
 
     def prefix_to(self, target: str) -> bytes:
         """The head of a POST to another path of the same server, but for its length."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from doorward.base import limits
 from doorward.base.errors import CallerError, UpstreamError
+from doorward.gateway.challenged import UpstreamRefusedError
 from doorward.gateway.ports import HttpHandle, Sink
 from doorward.protocol import codes
 from doorward.protocol.envelope import parse_message
+from doorward.protocol.headers import media_type
 from doorward.protocol.http_head import ResponseHead
 from doorward.protocol.message import Era, Message
 from doorward.protocol.sse import SseReader, only_message
@@ -23,17 +24,12 @@ _AGAIN_SECONDS = 1.0
 _MODERN_ERRORS = frozenset({codes.HEADER_MISMATCH, codes.MISSING_CAPABILITY, codes.UNSUPPORTED_VERSION})
 
 
-@lru_cache(64)
-def _media_type(field: str) -> str:
-    """A Content-Type without its parameters; servers send the same few again and again."""
-    return field.split(";", 1)[0].strip().lower()
-
-
 class HttpExchange:
     """One POST or GET on an upstream, as an HTTP sink that feeds a message sink."""
 
     __slots__ = (
         "_body",
+        "_challenge",
         "_finished",
         "_link",
         "_message",
@@ -52,6 +48,7 @@ class HttpExchange:
         self._reader: SseReader | None = None  # made with its first bytes: most streams stay silent
         self._body: list[bytes] | None = None
         self._status = 0
+        self._challenge = ""
         self._finished = False
         self.handle: HttpHandle | None = None
 
@@ -98,7 +95,7 @@ class HttpExchange:
 
     def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
-        kind = _media_type(head.fields.get("content-type", ""))
+        kind = media_type(head.fields.get("content-type", ""))
         if head.status == 200:
             self._link.saw(self._message, head)
             if kind == "text/event-stream":
@@ -108,6 +105,8 @@ class HttpExchange:
                 self._fail(
                     "upstream-media-type", "The protected server answered with an unknown media type.", kind
                 )
+        elif head.status in (401, 403) and "www-authenticate" not in head.repeated:
+            self._challenge = head.fields.get("www-authenticate", "")
 
     def on_data(self, part: bytes) -> None:
         if self._finished:
@@ -227,9 +226,8 @@ class HttpExchange:
         elif status in (400, 404, 405, 406):
             self._link.doubt()
         if status in (401, 403):
-            return self._fail(
-                "upstream-refused", "The protected server refused the gateway's credential.", str(status)
-            )
+            self.cancel()
+            return self._sink.failed(UpstreamRefusedError(status, self._challenge))
         return self._fail("upstream-status", f"The protected server answered with HTTP status {status}.")
 
 

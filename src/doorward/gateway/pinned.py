@@ -32,6 +32,8 @@ _UNAVAILABLE = UpstreamError(
     "The definitions of the protected server could not be compared with the approved ones.",
 )
 
+_NO_LIST = UpstreamError("upstream-no-list", "The protected server answered with something that is no list.")
+
 Present = Callable[
     [dict[str, Any], Callable[[Any], None]], None
 ]  # ask the supervisor; then(None) when it does not answer
@@ -62,8 +64,14 @@ class PinDesk:
                 self._seen.clear()
 
     def renew(self, rows: Iterable[Row]) -> None:
-        """Exactly these rows are in force."""
-        self._rows = {(row.server, row.kind, row.name): row for row in rows}
+        """Take over all rows of a snapshot; what was heard after it was made stays."""
+        for row in rows:
+            key = (row.server, row.kind, row.name)
+            known = self._rows.get(key)
+            if known is None or row.version >= known.version:  # settings may say otherwise what is served
+                self._rows[key] = row
+        if not self.compares:
+            self._verified.clear()  # nothing was compared under the settings that end now
         self._clean.clear()
         self._seen.clear()
 
@@ -71,16 +79,20 @@ class PinDesk:
         """What is known of an item; None before any server has offered it."""
         return self._rows.get((server, kind, name))
 
+    def view_of(self, server: str, principal: str) -> str:
+        """Whose view of a server a principal shares: its own where there is a process for each, else everybody's."""
+        return principal if server in self.apart else ""
+
     def is_verified(self, server: str, principal: str) -> bool:
         """Whether the server's tools as this principal is shown them were compared lately.
 
         Only a server that keeps a process for each principal knows whom it talks to; for others there is one view.
         """
-        at = self._verified.get((server, principal if server in self.apart else ""))
+        at = self._verified.get((server, self.view_of(server, principal)))
         return at is not None and self._clock.monotonic() - at < VERIFIED_SECONDS
 
     def _verify(self, server: str, principal: str) -> None:
-        view = (server, principal if server in self.apart else "")
+        view = (server, self.view_of(server, principal))
         self._verified[view] = self._clock.monotonic()
         self._verified.move_to_end(view)
         if len(self._verified) > _VERIFIED_COUNT:
@@ -95,9 +107,11 @@ class PinDesk:
         then: Callable[[UpstreamError | None], None],
     ) -> None:
         """Have a page of a list compared, and put definitions that stay in force in the place of changed ones."""
-        items = result.get(key)
-        if not isinstance(items, list):
+        if key not in result:
             return then(None)
+        items = result[key]
+        if not isinstance(items, list):
+            return then(_NO_LIST if self.enforce else None)
         page = (server, key, hashlib.sha256(encode_json(items)).digest())
         is_last = key == "tools" and not result.get("nextCursor")
 
@@ -133,7 +147,8 @@ class PinDesk:
 
         def compared(error: UpstreamError | None) -> None:
             row = self.row(server, "instructions", "")
-            if error is None and self.enforce and (row is None or row.served != "current"):
+            as_approved = row is not None and row.served == "current" and pin_of(canonical(text)) == row.pin
+            if error is None and self.enforce and not as_approved:
                 del result["instructions"]
                 if row is not None and row.form:
                     result["instructions"] = parse_json(row.form)
@@ -186,15 +201,23 @@ class PinDesk:
         ) in self._seen
 
     def _settle(self, server: str, key: str, items: list[Any]) -> bool:
-        """Put earlier definitions that stay in force into the list; True when all are as approved now."""
+        """Put earlier definitions that stay in force into the list; True when all are as approved now.
+
+        Each is held against its pin here: the row may be newer than the answer to this offer, and speak of another definition.
+        """
         kind = KINDS[key]
         clean, placed = True, set()
         for place, item in enumerate(items):
             name = name_of(kind, item)
             row = self._rows.get((server, kind, name))
-            if row is None or row.state != "approved":
-                clean = False
-            if row is not None and row.form and self.enforce:
+            is_approved = row is not None and row.state == "approved"
+            as_approved = is_approved and row is not None and pin_of(canonical(item)) == row.pin
+            clean = clean and as_approved
+            if row is None or not self.enforce:
+                continue
+            if is_approved and not as_approved:
+                items[place] = None
+            elif row.form:
                 items[place] = parse_json(row.form) if name not in placed else None
                 placed.add(name)
         items[:] = [item for item in items if item is not None]

@@ -15,6 +15,8 @@ import msgspec
 from doorward.base.errors import OperatorError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from joserfc.jwk import ECKey
 
 ALGORITHM = "ES256"
@@ -102,6 +104,10 @@ class KeySet:
     def rotated(self) -> KeySet:
         """A new set that signs with a fresh key and still verifies with the old ones."""
         return KeySet(SigningKey.generate(), (self.current.public(), *self.retired)[:RETIRED_KEYS_COUNT])
+
+    def without(self, kids: Collection[str]) -> KeySet:
+        """The same set without these retired keys: what they signed verifies no more."""
+        return KeySet(self.current, tuple(key for key in self.retired if key.get("kid") not in kids))
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """The public JWK set (RFC 7517 §5), current key first."""

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from doorward.identity.proof import ALGORITHMS
+import msgspec
+
+from doorward.identity.assertions import ALGORITHMS
+from doorward.identity.proof import ALGORITHMS as PROOF_ALGORITHMS
 
 SCOPE = "mcp"  # the one scope: leave to use MCP here at all; what exactly is for policy to say
 SCOPES = (SCOPE,)
@@ -45,25 +48,57 @@ def protected_resource(
         "authorization_servers": list(issuers) or [issuer_of(public_url)],
         "scopes_supported": list(scopes),
         "bearer_methods_supported": ["header"],
-        "dpop_signing_alg_values_supported": list(ALGORITHMS),
+        "dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS),
     }
 
 
-def authorization_server(public_url: str, scopes: tuple[str, ...] = SCOPES) -> dict[str, Any]:
-    """The RFC 8414 document while tokens come from the command line only.
+class Offers(msgspec.Struct, frozen=True):
+    """What the authorization server serves now: published is only what is served."""
 
-    No grant is served over HTTP yet, so neither endpoint is named and both lists are empty (left out,
-    ``grant_types_supported`` would mean authorization_code and implicit: RFC 8414 §2).
-    """
+    documents: bool = True  # clients may be URLs of documents about them
+    dynamic: bool = True  # clients may register themselves
+    devices: bool = False  # some client may sign in by a device code
+    id_jag: bool = False  # some client may bring assertions of the enterprise's provider
+
+
+def authorization_server(
+    public_url: str, offers: Offers | None = None, scopes: tuple[str, ...] = SCOPES
+) -> dict[str, Any]:
+    """The RFC 8414 document of our own authorization server."""
     issuer = issuer_of(public_url)
-    return {
+    offers = offers or Offers()
+    methods = ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
+    proving = methods[1:]
+    algorithms = list(ALGORITHMS)
+    document: dict[str, Any] = {
         "issuer": issuer,
+        "authorization_endpoint": f"{issuer}/oauth/authorize",
+        "token_endpoint": f"{issuer}/oauth/token",
         "jwks_uri": f"{issuer}/oauth/jwks",
         "scopes_supported": list(scopes),
-        "response_types_supported": [],
-        "grant_types_supported": [],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
+        "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+        "client_id_metadata_document_supported": offers.documents,
+        "revocation_endpoint": f"{issuer}/oauth/revoke",
+        "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
+        "introspection_endpoint": f"{issuer}/oauth/introspect",
+        "introspection_endpoint_auth_methods_supported": proving,
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
     }
+    if offers.devices:
+        document["grant_types_supported"].append("urn:ietf:params:oauth:grant-type:device_code")
+        document["device_authorization_endpoint"] = f"{issuer}/oauth/device_authorization"
+    if offers.id_jag:
+        document["grant_types_supported"].append("urn:ietf:params:oauth:grant-type:jwt-bearer")
+    if offers.dynamic:
+        document["registration_endpoint"] = f"{issuer}/oauth/register"
+    return document
 
 
 def resource_metadata_url(public_url: str, path: str) -> str:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from doorward.base.clock import Clock
     from doorward.identity.budget import CheckBudget
 
+TENANT = "default"  # of callers whose token is our own
 MAX_LIFETIME_SECONDS = 86_400  # no token lives longer than a day
 ROLES_COUNT = 64  # roles or scopes in one token
 # true in tokens of accounts that the command line made up (profiles local and lab)
@@ -80,6 +81,7 @@ def issue(
     ttl_seconds: int = 3600,
     created: bool = False,
     confirmation: Mapping[str, str] | None = None,
+    token_id: str = "",
 ) -> str:
     """Sign an access token (RFC 9068 §2) for exactly one resource.
 
@@ -95,7 +97,7 @@ def issue(
         "iat": now,
         "nbf": now,
         "exp": now + ttl_seconds,
-        "jti": mint_handle(16),
+        "jti": token_id or mint_handle(16),
         "scope": " ".join(scopes),
         "roles": list(roles),
     }
@@ -121,18 +123,22 @@ class TokenJudge:
         *,
         users: Mapping[str, Collection[str]] | None = None,
         accepts_created: bool = False,
-        tenant: str = "default",
+        is_brokered: bool = False,
+        tenant: str = TENANT,
         max_lifetime_seconds: int = MAX_LIFETIME_SECONDS,
         budget: CheckBudget | None = None,
     ) -> None:
         """``jwks`` is the public key set, ``revoked`` the ids of revoked tokens, ``users`` the accounts and
         their current roles. ``accepts_created`` (profiles local and lab): accounts that only ``doorward
-        token`` knows count. ``budget`` bounds what one address may have checked in vain."""
+        token`` knows count. ``is_brokered``: accounts are at an identity provider, so whom we gave a token has one.
+        ``budget`` bounds what one address may have checked in vain.
+        """
         self._keys = verifying_keys(dict(jwks))
         self._issuer = issuer
         self._clock = clock
         self._tenant = tenant
         self._max_lifetime_seconds = max_lifetime_seconds
+        self._is_brokered = is_brokered
         self._budget = budget
         self._good: dict[bytes, _Claims] = {}
         self._bad: dict[bytes, TokenRefusal] = {}
@@ -238,7 +244,8 @@ class TokenJudge:
         if claims.token_id in self._revoked:
             return _invalid("revoked")
         current = self._users.get(claims.subject)
-        if current is None and not (claims.created and self._accepts_created):
+        known = self._is_brokered or (claims.created and self._accepts_created)
+        if current is None and not known:
             return _invalid("no such account")
         roles = claims.roles if current is None else tuple(role for role in claims.roles if role in current)
         return Principal(

@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 from doorward.protocol.json_door import Number
@@ -90,6 +91,24 @@ def modern_fields(
             if text is not None:
                 fields.append((PARAM_PREFIX + token, encode_value(text)))
     return fields
+
+
+@lru_cache(64)
+def media_type(field: str) -> str:
+    """A Content-Type without its parameters; servers send the same few again and again."""
+    return field.split(";", 1)[0].strip().lower()
+
+
+def written(fields: list[tuple[str, str]]) -> bytes:
+    """Header fields as they are sent."""
+    return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in fields)
+
+
+@lru_cache(512)
+def mirrored_lines(version: str, method: str, name: str | None) -> bytes:
+    """The header lines of a message that mirrors no arguments; the same few are sent again and again."""
+    named = {NAMED_PARAMS[method]: name} if name is not None else None
+    return written(modern_fields(Message("request", method, None, named, {}), version))
 
 
 def check_mirror(

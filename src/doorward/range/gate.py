@@ -220,13 +220,13 @@ class Gate:
             ) from error
         return difference(old, new) if old is not None else []
 
-    async def _ask(self, verb: str, path: str) -> Any:
+    async def _ask(self, verb: str, path: str, body: Any = None) -> Any:
         """Ask over the admin socket, which appears a moment after the workers are ready."""
         client = AdminClient(self.data_dir)
         while True:
             try:
                 if verb == "POST":
-                    return await asyncio.to_thread(client.post, path)
+                    return await asyncio.to_thread(client.post, path, body)
                 return await asyncio.to_thread(client.get, path)
             except OperatorError as error:
                 if error.code != "admin-not-running" or self._process is None:
@@ -240,6 +240,11 @@ class Gate:
             await asyncio.sleep(_POLL_SECONDS)
 
     # -- people and records -------------------------------------------------------------------------------------
+
+    async def login_link(self, user: str) -> str:
+        """A link that signs a browser in once. Raises: OperatorError."""
+        made = await self._ask("POST", "/api/v1/login-links", {"user": user})
+        return str(made["url"])
 
     def token(self, user: str, server: str, client: str = "doorward-range", role: str = "user") -> str:
         """An access token as `doorward token` issues it; ``server`` "mcp" is the endpoint of all servers."""

@@ -54,6 +54,15 @@ LABS: tuple[LabRow, ...] = (
         controls=("limit-rate",),
     ),
     LabRow(
+        lab="L17",
+        title="Confused deputy: a link gives a stranger's client access in a user's name",
+        origin="MCP security best practices, confused deputy",
+        owasp=("MCP02", "MCP07"),
+        catalogue=("M4", "S7.2"),
+        references=("MCP 2026-07-28 security_best_practices", "RFC 9700 section 4.11", "RFC 7591"),
+        controls=("ask-consent",),
+    ),
+    LabRow(
         lab="L19",
         title="Session hijack: another caller's session is used, heard and poisoned",
         origin="MCP security best practices, session hijacking",

@@ -273,6 +273,11 @@ class Stage:
         except TimeoutError:
             return ""
 
+    def note(self, variant: str, line: str, fields: Fields, body: bytes, answer: Answer) -> None:
+        """Put an exchange that a lab made by itself into the transcript."""
+        shown = {"status": answer.status, "fields": [[n, self._clean(v)] for n, v in answer.fields.items()]}
+        self._note(variant, line, fields, body, {**shown, "body": self._text(answer.body)})
+
     def _note(self, variant: str, line: str, fields: Fields, body: bytes, response: dict[str, Any]) -> None:
         request = {
             "line": self._clean(f"{line} HTTP/1.1"),

@@ -267,3 +267,55 @@ def test_risks_are_named(command: list[str], more: dict[str, Any], rules: set[st
 @pytest.mark.parametrize("value", ["", "${TOKEN}", "$TOKEN", "%TOKEN%", "${input:key}", "Bearer ${TOKEN}"])
 def test_a_reference_is_no_secret(value: str) -> None:
     assert not is_secret("API_TOKEN", value)
+
+
+ODD = {
+    "two kinds of headers at the end": '{"mcpServers":{"a":{"url":"u","headers":{"A":"b"},"http_headers":{"A":"b"}}}}',
+    "headers first": '{"mcpServers":{"a":{"headers":{"A":"b"},"http_headers":{"A":"b"},"url":"u"}}}',
+    "two addresses": '{"mcpServers":{"a":{"url":"u","serverUrl":"v"}}}',
+    "an address that is none": '{"mcpServers":{"a":{"url":1,"serverUrl":"v"}}}',
+    "arguments beside a URL": '{"mcpServers":{"a":{"url":"u","args":["x"]}}}',
+    "arguments twice": '{"mcpServers":{"a":{"command":{"path":"p","args":["x"]},"args":["y"]}}}',
+    "a comma at the end": '{"mcpServers":{"a":{"url":"u","headers":{"A":"b"},},}}',
+    "CRLF and a byte order mark": '\ufeff{"mcpServers":\r\n{"a":{"command":"\u00e9\U0001f600","args":[]}}}\r\n',
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
+def test_odd_entries_become_one_command_and_the_text_stays_readable(text: str) -> None:
+    path = ("mcpServers", "a")
+    fresh = rewritten("mcpServers", text, {path: Rewrite(("doorward", "wrap", "--", "x"))})
+    (entry,) = entries_of("mcpServers", fresh)
+    assert (entry.command, entry.url, entry.headers) == (("doorward", "wrap", "--", "x"), "", {})
+    if not text.startswith("\ufeff") and ",}" not in text:
+        json.loads(fresh)  # strict readers read it as well
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[mcp_servers.a]\ncommand="c"\nenv={T="s"}\n',
+        'mcp_servers = {a={command="c",args=["1"],env={T="s"}}}\n',
+        'mcp_servers.a.command="c"\nmcp_servers.a.env.T="s"\n',
+        '[mcp_servers.a]\r\ncommand="c"\r\n[mcp_servers.a.env]\r\nT="s"\r\n',
+    ],
+)
+def test_every_spelling_of_a_toml_table_is_rewritten(text: str) -> None:
+    fresh = rewritten("toml", text, {("mcp_servers", "a"): Rewrite(("doorward", "wrap"), ("T",))})
+    (entry,) = entries_of("toml", fresh)
+    assert (entry.command, entry.env) == (("doorward", "wrap"), {"T": KEPT})
+
+
+def test_a_rewrite_that_would_not_say_what_it_should_is_refused() -> None:
+    with pytest.raises(CallerError) as refused:
+        rewritten("mcpServers", CURSOR, {("mcpServers", "a"): Rewrite(("doorward",), ("NOT_THERE",))})
+    assert refused.value.code == "config-rewrite"
+    with pytest.raises(CallerError):
+        rewritten("toml", '[mcp_servers.a]\ncommand="c"\n', {("mcp_servers", "a"): Rewrite(("d",), ("T",))})
+
+
+def test_an_entry_with_a_command_and_a_url_shows_both() -> None:
+    (entry,) = entries_of(
+        "servers", '{"servers":{"a":{"type":"http","url":"https://e.example","command":"ls"}}}'
+    )
+    assert (entry.command, entry.url, entry.is_ambiguous) == (("ls",), "https://e.example", True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from doorward.base.errors import CallerError
 from doorward.catalogue.definition import pin_of
-from doorward.catalogue.pins import FORM_BYTES, ITEMS_COUNT, PinBook, Scanned
+from doorward.catalogue.pins import FORM_BYTES, ITEMS_COUNT, NAME_CHARS, SERVER_BYTES, PinBook, Scanned
 
 A, B, C = b'{"name":"t"}', b'{"description":"b","name":"t"}', b'{"description":"c","name":"t"}'
 BAD = Scanned("block", ({"rule": "x"},))
@@ -123,3 +123,34 @@ def test_a_version_only_grows_and_grows_with_every_change_of_a_row(offers: list[
         (row,) = book.rows("s", "keep")
         assert seen.setdefault(row.version, row) == row
         assert row.version == max(seen)
+
+
+def test_an_approved_definition_that_is_rejected_does_not_come_back_by_a_change_there_and_back() -> None:
+    book = PinBook()
+    offer(book, A)
+    book.reject("s", "tool", "t", "os:0", 2.0)
+    assert (item(book).state, item(book).served("keep")) == ("rejected", "none")
+    assert offer(book, A, "bob") is None
+    offer(book, B)
+    assert offer(book, A).item.state == "held"
+    assert item(book).served("keep") == "none"
+
+
+def test_what_was_rejected_stays_so_whoever_else_is_shown_it() -> None:
+    book = PinBook()
+    offer(book, A)
+    offer(book, B)
+    book.reject("s", "tool", "t", "os:0", 2.0)
+    assert offer(book, B, "bob") is None
+    assert (item(book).state, item(book).served("keep")) == ("rejected", "previous")
+
+
+def test_a_server_cannot_fill_the_memory_with_names_or_with_definitions() -> None:
+    book = PinBook()
+    assert offer(book, A, name="n" * (NAME_CHARS + 1)).item.state == "held"
+    large = b'"' + b"x" * (FORM_BYTES - 2) + b'"'
+    for number in range(SERVER_BYTES // FORM_BYTES + 8):
+        offer(book, large, name=f"n{number}")
+        offer(book, large.replace(b"x", b"y"), name=f"n{number}")
+    assert sum(len(one.approved) + len(one.offered) for one in book.items.values()) <= SERVER_BYTES
+    assert ("s", "tool", "n" * (NAME_CHARS + 1)) not in book.items

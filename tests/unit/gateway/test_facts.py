@@ -213,3 +213,17 @@ def test_what_is_only_forgotten_is_not_told() -> None:
     timers = Timers()
     FactBook(FakeClock(), timers).forget("s")
     assert timers.set == []
+
+
+def test_two_callers_with_views_of_their_own_are_listed_over_their_own_links() -> None:
+    asked = Asked()
+    other = LateLink()
+    heard: list[bool] = []
+    asked.book.ensure("s", "a", CALL, asked.link, heard.append, anew=True, view="ann")
+    asked.book.ensure("s", "a", CALL, other, heard.append, anew=True, view="bob")
+    asked.book.ensure("s", "a", CALL, other, heard.append, anew=True, view="bob")
+    assert (len(asked.link.asked), len(other.asked)) == (1, 1)
+    asked.link.page("a")
+    assert heard == [True]
+    other.page("a")
+    assert heard == [True, True, True]

@@ -23,13 +23,24 @@ def test_the_resource_and_the_issuer_are_the_same_to_the_letter_everywhere() -> 
         assert resource["scopes_supported"] == ["mcp"]
 
 
-def test_the_authorization_server_document_names_only_what_is_served() -> None:
+def test_the_authorization_server_document_names_what_clients_look_for() -> None:
     document = metadata.authorization_server(PUBLIC)
     assert document["jwks_uri"] == "https://gate.example/oauth/jwks"
-    assert document["grant_types_supported"] == document["response_types_supported"] == []
+    assert document["response_types_supported"] == ["code"]
     assert document["code_challenge_methods_supported"] == ["S256"]
-    assert "authorization_endpoint" not in document
-    assert "token_endpoint" not in document
+    assert document["authorization_response_iss_parameter_supported"] is True
+    assert document["client_id_metadata_document_supported"] is True
+    for name, value in document.items():
+        if name.endswith("_endpoint"):
+            assert value.startswith("https://gate.example/oauth/")
+    for name in ("implicit", "password"):
+        assert name not in document["grant_types_supported"]
+
+
+def test_the_authorization_server_document_names_only_what_is_served() -> None:
+    document = metadata.authorization_server(PUBLIC, metadata.Offers(documents=False, dynamic=False))
+    assert document["client_id_metadata_document_supported"] is False
+    assert "registration_endpoint" not in document
 
 
 @pytest.mark.parametrize(("server", "path"), [("", "/mcp"), ("mcp", "/mcp"), ("time", "/time/mcp")])

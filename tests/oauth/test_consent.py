@@ -80,7 +80,7 @@ def test_the_cookie_says_nothing_and_no_script_reads_it(stack: Stack) -> None:
     browser = Browser(stack)
     page = browser.get(authorize_url(stack))
     cookie = page.fields["set-cookie"]
-    for part in ("doorward-browser=", "HttpOnly", "SameSite=lax", "Path=/oauth"):
+    for part in ("doorward-browser=", "HttpOnly", "SameSite=lax", "Path=/;"):
         assert part in cookie
     before = dict(browser.cookies)
     browser.post("/oauth/login", {"transaction": page.hidden(), "ticket": link(stack)})

@@ -152,7 +152,9 @@ def scan_definition(kind: DefinitionKind, value: Any, *, owner: str = "") -> lis
             findings += _look_at_special(leaf, owner)
             if leaf.pointer == "/name" and split_name(leaf.text).lower() != leaf.text.lower():
                 findings += _said_by_name(leaf, owner)
-    if isinstance(value, dict) and isinstance(name, str):
+    if (
+        kind == "tool" and isinstance(value, dict) and isinstance(name, str)
+    ):  # other names are titles for people
         findings += _look_at_own_name(name, owner)
     return findings + _look_at_parameters(value, owner)
 

@@ -221,3 +221,15 @@ def test_any_value_can_be_scanned_and_findings_stand_where_there_is_something(va
         if isinstance(target, str):
             name = finding.field.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
             assert 0 <= finding.start <= finding.end <= max(len(target), len(name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("resource", {"name": "Business Insights Memo", "uri": "memo://insights", "mimeType": "text/plain"}),
+        ("template", {"name": "Text of a day (any)", "uriTemplate": "day://{date}"}),
+        ("prompt", {"name": "Plan my week!", "description": "Makes a plan."}),
+    ],
+)
+def test_names_of_what_is_no_tool_are_titles_for_people(kind: str, value: dict[str, object]) -> None:
+    assert report_on(kind, value).verdict == "allow"

@@ -51,6 +51,7 @@ class Ask:
         ]
         self.fields = {name.lower(): value for name, value in self.lines}
         self.session = ""  # the one that this request opened
+        self.listens = False  # whether it asks for the stream of a session that is open
         try:
             self.json: Any = json.loads(body) if body else None
         except ValueError:
@@ -182,8 +183,8 @@ class HttpUpstream:
 
     @property
     def hits(self) -> int:
-        """How many HTTP requests have come."""
-        return len(self.asks)
+        """How many HTTP requests have come, without the streams of its sessions: these Doorward opens when it likes."""
+        return len([ask for ask in list(self.asks) if not ask.listens])
 
     def seen_bytes(self) -> bytes:
         """Everything that has come."""
@@ -215,6 +216,7 @@ class HttpUpstream:
                     self._conns.discard(plain)
                     self._conns.add(conn)
             for ask in self._requests(conn):
+                ask.listens = ask.verb == "GET" and ask.fields.get("mcp-session-id") in self.sessions
                 self.asks.append(ask)
                 self._answer(ask)
         except OSError:

@@ -12,7 +12,7 @@ from doorward.range.signing import write_signed
 def test_the_list_is_one_json_document(capsys):
     assert run(["range", "list", "--json"]) == 0
     rows = msgspec.json.decode(capsys.readouterr().out)
-    assert [row["lab"] for row in rows] == ["L01", "L09", "L17", "L19", "L21", "L22", "L23", "L34"]
+    assert [row["lab"] for row in rows] == ["L01", "L09", "L17", "L19", "L21", "L22", "L23", "L25", "L34"]
     assert all(row["cells"] for row in rows)
     assert {row["lab"] for row in rows if row["eras"] == ["legacy"]} == {"L19"}
 
@@ -28,7 +28,7 @@ def test_an_unknown_lab_is_wrong_usage_and_names_the_known_ones(capsys):
     assert run(["range", "run", "L01", "L99", "--json"]) == 2
     said = capsys.readouterr()
     assert msgspec.json.decode(said.out)["error"]["code"] == "range-unknown-lab"
-    assert "L01, L09, L17, L19, L21, L22, L23, L34" in said.err
+    assert "L01, L09, L17, L19, L21, L22, L23, L25, L34" in said.err
 
 
 def test_nothing_run_proves_nothing():

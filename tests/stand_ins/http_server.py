@@ -51,7 +51,7 @@ class Ask:
         ]
         self.fields = {name.lower(): value for name, value in self.lines}
         self.session = ""  # the one that this request opened
-        self.listens = False  # whether it asks for the stream of a session that is open
+        self.listens = False  # whether it only makes a session that was opened ready, or asks for its stream
         try:
             self.json: Any = json.loads(body) if body else None
         except ValueError:
@@ -183,7 +183,7 @@ class HttpUpstream:
 
     @property
     def hits(self) -> int:
-        """How many HTTP requests have come, without the streams of its sessions: these Doorward opens when it likes."""
+        """How many HTTP requests have come, without what Doorward sends in its own time to a session."""
         return len([ask for ask in list(self.asks) if not ask.listens])
 
     def seen_bytes(self) -> bytes:
@@ -216,7 +216,9 @@ class HttpUpstream:
                     self._conns.discard(plain)
                     self._conns.add(conn)
             for ask in self._requests(conn):
-                ask.listens = ask.verb == "GET" and ask.fields.get("mcp-session-id") in self.sessions
+                ask.listens = ask.fields.get("mcp-session-id") in self.sessions and (
+                    ask.verb == "GET" or ask.method == "notifications/initialized"
+                )
                 self.asks.append(ask)
                 self._answer(ask)
         except OSError:

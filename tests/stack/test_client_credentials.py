@@ -133,6 +133,23 @@ def test_a_scope_that_the_server_asks_for_is_asked_for_once_with_those_there_are
         assert server.grants("client_credentials")[-1]["form"]["scope"] == "read write"
 
 
+def test_a_server_that_wants_other_rights_each_time_is_soon_given_none(tmp_path: Path) -> None:
+    server = OAuthServer()
+    upstream = ProtectedUpstream(server)
+    with stack_of(tmp_path, server, upstream, type="client-credentials", workers=2, scopes=["read"]) as stack:
+        both(stack)
+        before = len(server.grants("client_credentials"))
+        names = (f'Bearer error="insufficient_scope", scope="more{number}"' for number in range(1_000))
+        upstream.on["tools/call"] = lambda ask: ask.reply(403, WWW_Authenticate=next(names))
+        answers = [stack.modern("up", "tools/call", ECHO) for _ in range(12)]
+        assert {answer.code for answer in answers} == {MISSING}
+        assert "again and again" in answers[-1].json["error"]["message"], answers[-1]
+        assert len(server.grants("client_credentials")) - before <= 3
+        del upstream.on["tools/call"]
+        for _ in range(4):
+            both(stack)
+
+
 @pytest.mark.parametrize(
     ("path", "answer"),
     [

@@ -190,9 +190,7 @@ class Accounts:
         keep = self._sealed.keep
         await asyncio.to_thread(lambda: keep(WANTED, key, value, now=now, expires_at=now + WANTED_SECONDS))
         if times > STEP_UPS_COUNT:
-            raise UpstreamError(
-                "oauth-step-up", "The protected server asks for rights again and again that it was given."
-            )
+            raise UpstreamError("oauth-step-up", "The protected server asks for more rights again and again.")
         raise self._missing(
             spec, owner, "The protected server wants more rights than you gave; link your account again."
         )

@@ -29,6 +29,8 @@ _AHEAD = 0.2  # of its life, at most ...
 _AHEAD_SECONDS = 60.0  # ... this much before its end a fresh one is asked for
 _METADATA_SECONDS = 600.0
 _KEPT_COUNT = 8_192
+STEP_UPS_COUNT = 2  # with the first token three attempts, as for linked accounts ...
+STEP_UP_SECONDS = 86_400.0  # ... in this time
 _FAILED_SECONDS = 2.0  # a refusal is believed this long: a caller's loop must not become a flood there
 
 Key = tuple[str, ...]
@@ -39,6 +41,14 @@ class Presented(msgspec.Struct, frozen=True):
 
     line: bytes
     again_at: float
+    until: float
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """What a server asked for beyond the settings, how often, and until when that counts."""
+
+    scopes: tuple[str, ...]
+    times: int
     until: float
 
 
@@ -70,6 +80,7 @@ class TokenDesk:
         self.oauth = UpstreamOAuth(self._guarded, self._own)
         self._tokens: dict[Key, Token] = {}
         self._failed: dict[Key, _Failed] = {}
+        self._wanted: dict[Key, _Wanted] = {}
         self._flights: dict[Key, asyncio.Task[Token]] = {}
         self._metadata: dict[tuple[str, str], tuple[float, ServerMetadata]] = {}
 
@@ -86,6 +97,7 @@ class TokenDesk:
             name for name, spec in self.settings.servers.items() if before.settings.servers.get(name) == spec
         }
         self._tokens = {key: token for key, token in before._tokens.items() if key[0] in same}
+        self._wanted = {key: wanted for key, wanted in before._wanted.items() if key[0] in same}
 
     def forget(self, owner: Key) -> None:
         """What is kept under keys that begin so counts no more."""
@@ -131,15 +143,16 @@ class TokenDesk:
 
     async def shared(self, spec: ServerSpec, spent: bytes, scopes: tuple[str, ...]) -> Presented:
         """Doorward's own token for a server (client credentials)."""
-        given = spec.credentials
-        wanted = tuple(dict.fromkeys((*given.scopes, *scopes)))  # a step-up asks for the union
+        given, key = spec.credentials, (spec.name,)
+        self._step_up(key, spent, scopes)
 
         async def ask() -> Token:
+            wanted = self._union(key, given.scopes)
             at, client = await self.endpoint(given), await self.client(spec)
             form = oauth_client.client_credentials(wanted, resource_of(spec))
             return await self.oauth.token(at, client, form, asked=wanted, ca_file=given.ca_file)
 
-        return await self.once((spec.name,), ask, spent)
+        return await self.once(key, ask, spent)
 
     async def exchanged(
         self,
@@ -151,9 +164,11 @@ class TokenDesk:
     ) -> Presented:
         """A token for one caller, in exchange for the one that they sent to Doorward; that one goes nowhere else."""
         given = spec.credentials
-        wanted = tuple(dict.fromkeys((*given.scopes, *scopes)))
+        key = (spec.name, *caller, hashlib.sha256(subject_token.encode()).hexdigest())
+        self._step_up(key, spent, scopes)
 
         async def ask() -> Token:
+            wanted = self._union(key, given.scopes)
             at, client = await self.endpoint(given), await self.client(spec)
             if given.type == "on-behalf-of":
                 form = oauth_client.on_behalf_of(subject_token, wanted)
@@ -170,8 +185,28 @@ class TokenDesk:
                 )
             return msgspec.structs.replace(found, refresh="")
 
-        digest = hashlib.sha256(subject_token.encode()).hexdigest()
-        return await self.once((spec.name, *caller, digest), ask, spent)
+        return await self.once(key, ask, spent)
+
+    def _union(self, key: Key, given: tuple[str, ...]) -> tuple[str, ...]:
+        """What to ask for: the scopes of the settings and those of earlier step-ups (OC-16)."""
+        wanted = self._wanted.get(key)
+        return given if wanted is None else tuple(dict.fromkeys((*given, *wanted.scopes)))
+
+    def _step_up(self, key: Key, spent: bytes, scopes: tuple[str, ...]) -> None:
+        """Remember what the server wants more; SECURITY: a few times, or it could have tokens of any scope without end (OC-15)."""
+        now = time.time()
+        known = self._tokens.get(key)
+        if not scopes or (known is not None and presented(known, now).line != spent):
+            return  # somebody else has brought another token since
+        before = self._wanted.get(key)
+        if before is None or before.until < now:
+            before = _Wanted((), 0, now + STEP_UP_SECONDS)
+        if before.times >= STEP_UPS_COUNT:
+            raise UpstreamError("oauth-step-up", "The protected server asks for more rights again and again.")
+        if len(self._wanted) >= _KEPT_COUNT:
+            self._wanted.pop(next(iter(self._wanted)))
+        union = tuple(dict.fromkeys((*before.scopes, *scopes)))
+        self._wanted[key] = _Wanted(union, before.times + 1, before.until)
 
     async def _actor(self, spec: ServerSpec) -> str:
         """Doorward's own token at the same authorization server: who acts (RFC 8693 section 1.1)."""

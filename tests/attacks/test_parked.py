@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.stack.kit import Stack, at_once, free_port, running
+from tests.ports import free_port
+from tests.stack.kit import Stack, at_once, running
 from tests.stack.wire import until
 
 SERVER = Path(__file__).resolve().parents[2] / "bench" / "soak_cancel_upstream.py"

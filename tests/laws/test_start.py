@@ -6,12 +6,12 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 # Needed by nobody before the first call can be answered, or by an operator's page only.
 NOT_BEFORE_READY = {
@@ -23,12 +23,6 @@ NOT_OURS_BEFORE_READY = {
     "doorward.app.metrics", "doorward.console.plane",
 }  # fmt: skip
 CPU_SECONDS = 2.0  # of supervisor and worker together, of which the machine of 2026-11 needed 0.55
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serve(folder: Path, **more: str) -> tuple[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.peers.places import NODE_FOLDER, node, node_package
-from tests.stack.kit import free_port
+from tests.ports import free_port
 from tests.stack.wire import until
 
 SECRET = "our secret at the provider+%"

@@ -11,7 +11,7 @@ import urllib.parse
 from typing import Any
 
 from tests.peers.places import NODE_FOLDER, node, node_package
-from tests.stack.kit import free_port
+from tests.ports import free_port
 from tests.stack.wire import until
 from tests.unit.identity.foreign_kit import Hand
 

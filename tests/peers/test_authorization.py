@@ -19,7 +19,8 @@ from joserfc.jwk import ECKey
 
 from tests.oauth.kit import CALLBACK, VERIFIER, Browser, call
 from tests.peers.places import node, node_package
-from tests.stack.kit import Stack, free_port
+from tests.ports import free_port
+from tests.stack.kit import Stack
 from tests.stack.wire import until
 from tests.stand_ins.http_server import HttpUpstream, tool
 

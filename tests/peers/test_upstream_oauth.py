@@ -19,7 +19,8 @@ from joserfc.jwk import KeySet
 
 from tests.oauth.kit import Browser
 from tests.peers.places import NODE_FOLDER, node, node_package
-from tests.stack.kit import Stack, free_port, running
+from tests.ports import free_port
+from tests.stack.kit import Stack, running
 from tests.stack.wire import until
 from tests.stand_ins.http_server import Ask, HttpUpstream
 

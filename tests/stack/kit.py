@@ -6,7 +6,6 @@ import ctypes
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -20,19 +19,13 @@ from typing import Any
 from doorward.adapters.ledger_read import LedgerReader, Question
 from doorward.cli.token import mint_token
 from doorward.settings import load
+from tests.ports import free_port
 from tests.stack.wire import PATIENCE, Answer, Events, Wire, until
 from tests.stand_ins.http_server import HttpUpstream
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 BOTH_TYPES = "application/json, text/event-stream"
 DOORWARD = [str(Path(sys.executable).parent / "doorward")]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def processes() -> dict[int, tuple[int, str]]:

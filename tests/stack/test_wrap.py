@@ -370,11 +370,11 @@ def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
 
 
 def test_a_name_that_leads_to_the_home_folder_does_not_give_it_away(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
+    (tmp_path / "inner").mkdir()
     (tmp_path / "link").symlink_to(tmp_path)
-    for word in (str(tmp_path / "link"), f"{tmp_path}/work/..", "../."):
-        assert "wrap-file" in refused(tmp_path, "--", *PLAIN, word, cwd=tmp_path / "work")
-        assert "wrap-file" in refused(tmp_path, "--file", word, "--", *PLAIN, cwd=tmp_path / "work")
+    for word in (str(tmp_path / "link"), f"{tmp_path}/inner/..", "../."):
+        assert "wrap-file" in refused(tmp_path, "--", *PLAIN, word, cwd=tmp_path / "inner")
+        assert "wrap-file" in refused(tmp_path, "--file", word, "--", *PLAIN, cwd=tmp_path / "inner")
 
 
 def test_a_reviewed_command_runs_under_its_own_name_and_with_the_files_of_its_project_only(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable
 
 from doorward.adapters.deadlines import Deadlines
@@ -200,10 +199,3 @@ async def pool_to(server: ScriptedServer, caps: PoolCaps | None = None) -> Async
         listening.close()
         for writer in server.writers:
             writer.close()
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -9,8 +9,9 @@ import pytest
 from doorward.adapters.deadlines import Deadlines
 from doorward.adapters.http_out import HttpPool, PoolCaps
 from doorward.adapters.outbox import Outbox
+from tests.ports import free_port
 
-from .face_kit import Collector, ScriptedServer, free_port, pool_to, until
+from .face_kit import Collector, ScriptedServer, pool_to, until
 
 pytestmark = pytest.mark.anyio
 

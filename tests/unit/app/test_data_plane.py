@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.ports import free_port
 from tests.stack.wire import Answer, Events, Wire
 from tests.stand_ins.http_server import HttpUpstream
 
@@ -36,12 +37,6 @@ async def until(condition: Callable[[], object], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Plane:
